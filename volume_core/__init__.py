@@ -1,0 +1,1 @@
+"""Versioned, forkable, mountable file systems for workflow engines."""

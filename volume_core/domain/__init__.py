@@ -1,0 +1,1 @@
+"""What versions are and how they differ: nouns that decide and never do I/O of their own."""

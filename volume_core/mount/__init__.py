@@ -1,0 +1,1 @@
+"""The door the kernel comes in through: drivers, the supervisor, the FUSE server."""

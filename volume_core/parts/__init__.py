@@ -1,0 +1,1 @@
+"""The verbs: scanning, packing, committing, reading, caching, compacting, checking."""
