@@ -180,7 +180,7 @@ class LayerReader:
         if row.content is None:
             return (Extent(row.size, None),) if row.size and row.kind == Kind.FILE else ()
         if isinstance(row.content, int):
-            extents = (Extent(row.size, self._chunk_by_id(row.content)),)
+            extents: tuple[Extent, ...] = (Extent(row.size, self._chunk_by_id(row.content)),)
         else:
             extents = self._unpack_extents(row.content)
         if sum(extent.length for extent in extents) != row.size or not all(map(_lies_within, extents)):
