@@ -21,11 +21,11 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from blake3 import blake3
 
-from volume_core.domain.view import View
 from volume_core.errors import CorruptObjectError
 from volume_core.format import zstd
 from volume_core.format.digests import hex_digest, verify
@@ -34,6 +34,9 @@ from volume_core.format.layer import LayerReader, write_layer
 from volume_core.format.manifest import LayerRef
 from volume_core.format.names import layer_name
 from volume_core.storage.protocol import Store
+
+if TYPE_CHECKING:
+    from volume_core.domain.view import View
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +96,8 @@ def open_layer(path: Path, name: str | None = None) -> LayerReader:
 
 def open_view(paths: Sequence[Path]) -> View:
     """Return the view of the indexes at *paths*, oldest first; closing it closes them."""
+    from volume_core.domain.view import View
+
     with contextlib.ExitStack() as opened:
         layers = []
         for path in paths:
