@@ -97,7 +97,9 @@ class LayerReader:
         except sqlite3.DatabaseError as error:
             raise CorruptObjectError(f"{name}: not a layer index ({error})") from error
         if (found, kind) != (USER_VERSION, APPLICATION_ID):
-            raise CorruptObjectError(f"{name}: layer index version {found} (id {kind:#x}); this release reads {USER_VERSION}")
+            raise CorruptObjectError(
+                f"{name}: layer index version {found} (id {kind:#x}); this release reads {USER_VERSION}"
+            )
 
     def _query(self, sql: str, *args: object) -> sqlite3.Cursor:
         try:
@@ -257,9 +259,7 @@ class _Writer:
                 return None  # a file that is one hole: its size says all
             if only.chunk_offset == 0 and only.length == only.chunk.raw_length:
                 return self._chunk(only.chunk)
-        return b"".join(
-            _EXTENT.pack(e.length, self._chunk(e.chunk) if e.chunk else 0, e.chunk_offset) for e in extents
-        )
+        return b"".join(_EXTENT.pack(e.length, self._chunk(e.chunk) if e.chunk else 0, e.chunk_offset) for e in extents)
 
     def _chunk(self, chunk: ChunkRef) -> int:
         number = self._chunks.get(chunk.digest)
@@ -283,7 +283,9 @@ def write_layer(connection: sqlite3.Connection, rows: Iterable[tuple[bytes, byte
     The root directory's own row is (b"", b"", entry) and comes first.  `hardlink` of an entry is any
     number that is equal for the names of one file.  Raises ValueError where the order is broken.
     """
-    connection.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {USER_VERSION};" + SCHEMA)
+    connection.executescript(
+        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {USER_VERSION};" + SCHEMA
+    )
     writer = _Writer(connection)
     connection.execute("BEGIN")
     marks = ", ".join("?" * len(Row._fields))
