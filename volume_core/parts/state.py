@@ -1,0 +1,77 @@
+"""Where this machine keeps what is not in a store: one directory, `$VOLUME_STATE_DIR` or `~/.volumes`.
+
+    store/                   the default store, for those who configure none
+    cache/layers, cache/packs   what was fetched; may be deleted at any time, even under live mounts
+    work/<id>/               one working copy: the only place where uncommitted work lies
+    mounts/<id>/             one live mount: sockets, records and the view's mount point
+
+Always true: everything but `cache` is readable by its owner alone, since files keep the modes they
+have in their volumes; two States with one root see the same working copies and mounts, whatever
+process made them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+STATE_DIR_VARIABLE = "VOLUME_STATE_DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The local state below `root` (absolute).  Making the value makes no directory; `prepare` does."""
+
+    root: Path
+
+    @classmethod
+    def default(cls) -> Self:
+        """Return the state that `$VOLUME_STATE_DIR` names; `~/.volumes` where it is unset or empty."""
+        return cls.at(os.environ.get(STATE_DIR_VARIABLE) or "~/.volumes")
+
+    @classmethod
+    def at(cls, root: str | os.PathLike[str]) -> Self:
+        """Return the state below *root*; `~` is expanded and a relative path made absolute."""
+        return cls(Path(os.path.abspath(os.path.expanduser(os.fspath(root)))))
+
+    @property
+    def cache(self) -> Path:
+        """Fetched indexes and windows of packs: bounded, shared by all mounts."""
+        return self.root / "cache"
+
+    @property
+    def layers(self) -> Path:
+        """Unpacked, verified indexes by the digest of their content."""
+        return self.cache / "layers"
+
+    @property
+    def packs(self) -> Path:
+        """Windows of packs of remote stores."""
+        return self.cache / "packs"
+
+    @property
+    def work(self) -> Path:
+        """One directory per working copy."""
+        return self.root / "work"
+
+    @property
+    def mounts(self) -> Path:
+        """One directory per live mount."""
+        return self.root / "mounts"
+
+    @property
+    def default_store_url(self) -> str:
+        """The URL of the store for volumes that name no bucket."""
+        return f"file://{self.root / 'store'}"
+
+    def prepare(self) -> Self:
+        """Make the directories that are not there yet, for their owner alone; return self.
+
+        Raises OSError where the root cannot be made.
+        """
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (self.cache, self.layers, self.packs, self.work, self.mounts):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        return self
