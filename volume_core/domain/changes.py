@@ -146,16 +146,9 @@ class _Difference:
         root = self._upper[b""]
         before = self._captured.get(b"")
         changed = not same(root.entry, self._parent.entry(self._parent.root))
-        self._tasks.append(
-            _Task(
-                b"",
-                root.entry,
-                changed,
-                self._below(None, b"", root.base),
-                self._parent.root,
-                before.base if before else b"",
-            )  # fmt: skip
-        )
+        below = self._below(None, b"", root.base)
+        parent_below = before.base if before else b""
+        self._tasks.append(_Task(b"", root.entry, changed, below, self._parent.root, parent_below))
         while self._tasks:
             self._directory(self._tasks.pop())
         for key, members in self._groups.items():
