@@ -78,6 +78,11 @@ class View:
         self._directories: dict[tuple[bytes, int], tuple[tuple[int, int], ...]] = {}
         self.root = self._find_root()
 
+    @property
+    def layers(self) -> tuple[LayerReader, ...]:
+        """The layers it was made of, oldest first: a view of more begins with these."""
+        return self._layers
+
     def _find_root(self) -> Node:
         shown: tuple[int, Row] | None = None
         alive = (1 << len(self._layers)) - 1
