@@ -277,6 +277,10 @@ class OverlayMachine(RuleBasedStateMachine):
         self.upper.update(moved)
         for path in [p for p in self.inodes if p == source or p.startswith(source + b"/")]:
             self.inodes[goal + path[len(source) :]] = self.inodes.pop(path)
+        for path, held in moved.items():
+            names = [p for p, inode in self.inodes.items() if inode == self.inodes.get(path)]
+            if len(names) > 1 and not held.entry.hardlink:  # overlay broke the link when it copied the file up
+                self.new_inode(path, held.entry)
 
     @rule(source=PATHS, goal=PATHS)
     def link(self, source, goal):
