@@ -1,0 +1,1 @@
+"""Where other packages come in: the hooks, who implements them, and how they are called."""
