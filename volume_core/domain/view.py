@@ -20,6 +20,7 @@ A View asks its LayerReaders, which belong to one thread: so does a View.  Openi
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -162,6 +163,56 @@ class View:
                 elif (node := shown[row.name]) is not None and node.alive:
                     shown[row.name] = self._cut(node, layer, row)
         return [node for _, node in sorted(shown.items()) if node is not None]
+
+    @staticmethod
+    def position(node: Node) -> int:
+        """Return where *node* stands in its directory, for children(): one number per name, the same for every view."""
+        return (node.layer + 1) << _ROW_BITS | node.row.id
+
+    def children(self, directory: Node, after: int = 0) -> Iterator[Node]:
+        """Yield what listing() returns, behind the child at the position *after* (0: from the start).
+
+        Never holds more than one row of each layer.  Raises KeyError if there is no such position.
+        """
+        name = self._name_at(after) if after else b""
+        ids = self._ids(directory)
+        if len(ids) == 1:
+            layer, ident = ids[0]
+            return (
+                self._node(directory, layer, row)
+                for row in self._layers[layer].rows(ident, name)
+                if row.kind != _WHITEOUT
+            )
+        return self._merged(directory, ids, name)
+
+    def _merged(self, directory: Node, ids: tuple[tuple[int, int], ...], after: bytes) -> Iterator[Node]:
+        def keyed(age: int, layer: int, ident: int) -> Iterator[tuple[bytes, int, int, Row]]:
+            return ((row.name, age, layer, row) for row in self._layers[layer].rows(ident, after))
+
+        shown: Node | None = None
+        name = after
+        for found, _, layer, row in heapq.merge(*(keyed(age, *pair) for age, pair in enumerate(ids))):
+            if found != name:
+                if shown is not None:
+                    yield shown
+                name = found
+                shown = None if row.kind == _WHITEOUT else self._node(directory, layer, row)
+            elif shown is not None and shown.alive:
+                shown = self._cut(shown, layer, row)
+        if shown is not None:
+            yield shown
+
+    def _name_at(self, position: int) -> bytes:
+        layer = (position >> _ROW_BITS) - 1
+        row = self._layers[layer].row(position & _ROW_MASK) if 0 <= layer < len(self._layers) else None
+        if row is None:
+            raise KeyError(position)
+        return row.name
+
+    @property
+    def has_xattrs(self) -> bool:
+        """Whether anything in any layer has extended attributes; may read the whole index."""
+        return any(layer.has_xattrs() for layer in self._layers)
 
     def node(self, number: int) -> Node:
         """Return the node with that number, found from the layers alone; KeyError if none is shown.

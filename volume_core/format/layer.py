@@ -144,13 +144,18 @@ class LayerReader:
         found = self._query(f"SELECT {_COLUMNS} FROM entry WHERE id = ?", row_id).fetchone()
         return _new_row(found) if found else None
 
-    def rows(self, directory: int) -> Iterator[Row]:
-        """Yield the rows of a directory id in the order of their names."""
-        return map(_new_row, self._query(f"SELECT {_COLUMNS} FROM entry WHERE dir = ? ORDER BY name", directory))
+    def rows(self, directory: int, after: bytes = b"") -> Iterator[Row]:
+        """Yield the rows of a directory id in the order of their names, from the first that is greater than *after*."""
+        query = f"SELECT {_COLUMNS} FROM entry WHERE dir = ? AND name > ? ORDER BY name"
+        return map(_new_row, self._query(query, directory, after))
 
     def links(self, hardlink: int) -> list[Row]:
         """Return every row of a hard link group."""
         return [_new_row(r) for r in self._query(f"SELECT {_COLUMNS} FROM entry WHERE hardlink = ?", hardlink)]
+
+    def has_xattrs(self) -> bool:
+        """Whether any row has extended attributes; reads the whole index where none has."""
+        return self._query("SELECT 1 FROM entry WHERE xattrs IS NOT NULL LIMIT 1").fetchone() is not None
 
     def counts(self) -> tuple[int, int]:
         """Return (rows of entry, rows of chunk)."""
@@ -297,6 +302,18 @@ def write_layer(connection: sqlite3.Connection, rows: Iterable[tuple[bytes, byte
     connection.commit()
     connection.executescript(INDEXES)
     return max(cursor.rowcount, 0)
+
+
+def data_bytes(row: Row) -> int:
+    """Return how many of a file's bytes are no hole: what st_blocks counts, without asking for its chunks."""
+    content = row.content
+    if content is None:
+        return 0
+    if isinstance(content, int):
+        return row.size
+    if len(content) % _EXTENT.size:
+        raise CorruptObjectError(f"the extent array of {row.name!r} was cut short")
+    return sum(length for length, chunk, _ in _EXTENT.iter_unpack(content) if chunk)
 
 
 def pack_xattrs(xattrs: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
