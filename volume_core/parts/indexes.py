@@ -57,7 +57,7 @@ def pack_index(index: bytes | Path) -> tuple[bytes, LayerRef]:
     """Return (the object to store, its name and sizes) of an index file or its bytes."""
     data = index.read_bytes() if isinstance(index, Path) else index
     stored = zstd.compress(data, INDEX_LEVEL)
-    with contextlib.closing(_reader_of_bytes(data)) as reader:
+    with contextlib.closing(open_index(data)) as reader:
         rows = reader.counts()[0]
     return stored, LayerRef(hex_digest(stored), len(stored), hex_digest(data), len(data), rows)
 
@@ -108,7 +108,8 @@ def open_view(paths: Sequence[Path]) -> View:
     return view
 
 
-def _reader_of_bytes(data: bytes) -> LayerReader:
+def open_index(data: bytes) -> LayerReader:
+    """Open an index that is in memory, to read only; CorruptObjectError if it is no layer index."""
     connection = sqlite3.connect(":memory:", check_same_thread=False)
     try:
         connection.deserialize(data)
