@@ -1,0 +1,446 @@
+"""Making a plain directory of a view: what the copy driver mounts, and what `cp` out of a volume does.
+
+    walk the view ──> directories, symlinks, fifos, devices      (one thread: a View belongs to one)
+          └─ files ──> batches, in the order of their packs ──> threads: content, attributes
+    then hard links, then the directories' attributes, children first
+    then wait until the clock has moved on, and hand over
+
+Always true:
+  1. Only a tree that is whole gets the name that was asked for: it is made under another name.
+  2. Of each path is known what was achieved: an unprivileged user can give nothing away, and a
+     file system may keep no fractions of seconds.  `Achieved` turns a scan of the tree back into the
+     version's terms, so that what could not be restored is no change when the tree is committed.
+  3. No name of a version leads out of the tree, whatever its layers say.
+  4. Every signature handed out is older than any change that comes after: none is "racy".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import NamedTuple, Protocol, Self
+
+from volume_core.domain.view import Node, View
+from volume_core.errors import CorruptObjectError
+from volume_core.format.entries import Entry, Extent, Kind, split
+from volume_core.parts.achieved import Achieved
+from volume_core.parts.trees import DIRECTORY_FLAGS, PATH_PIECE_BYTES, open_below, remove_tree
+
+log = logging.getLogger(__name__)
+
+BATCH_FILES = 4096  # sorted together by pack: a few MiB of entries
+TASK_FILES = 128
+TASK_BYTES = 8 << 20
+WHOLE_FILE_BYTES = 4 << 20  # up to here a file is read in one piece, else streamed
+BLOCK_BYTES = 4 << 20
+CLOCK_PATIENCE_S = 0.1  # the coarse clock moves at least every 10 ms
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_WRITE_BITS = 0o222
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFIFO: Kind.FIFO,
+    stat.S_IFCHR: Kind.CHAR,
+    stat.S_IFBLK: Kind.BLOCK,
+}
+_DEVICES = {Kind.CHAR: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK}
+
+
+class Content(Protocol):
+    """Where the bytes come from: `parts.reading.Reader`.  Called from several threads at once."""
+
+    def read(self, extents: tuple[Extent, ...], offset: int, size: int) -> bytes:
+        """Return *size* bytes from *offset* of what *extents* name."""
+        ...
+
+    def stream(self, extents: tuple[Extent, ...], block_bytes: int) -> Iterator[bytes]:
+        """Yield all that *extents* name, in order, in blocks."""
+        ...
+
+
+class Signature(NamedTuple):
+    kind: Kind
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        return cls(
+            _KINDS[stat.S_IFMT(status.st_mode)], status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        )
+
+
+class Hydrated(NamedTuple):
+    """One path of the new tree: its signature, and its entry in the version's terms, content included."""
+
+    signature: Signature
+    entry: Entry
+
+
+class Tree(NamedTuple):
+    """What hydrate made: every path (b"" is the root) but those that could not be made, and what was achieved."""
+
+    paths: dict[bytes, Hydrated]
+    achieved: Achieved
+
+
+def hydrate(
+    view: View,
+    content: Content,
+    destination: Path,
+    *,
+    threads: int | None = None,
+    protect: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tree:
+    """Make *destination*, which must not exist, the tree that *view* shows; return what was made.
+
+    With *protect* every write bit is taken from the modes.  *progress* is called with (files, bytes)
+    done since its last call, from any thread.  Raises OSError where the file system refuses (full,
+    a name it cannot hold), and what *content* raises; nothing is left behind then.
+    """
+    unfinished = destination.with_name(f".{destination.name}.{os.getpid()}.hydrating")
+    remove_tree(unfinished)
+    os.mkdir(unfinished, 0o700)
+    try:
+        tree = hydrate_into(view, content, unfinished, threads=threads, protect=protect, progress=progress)
+        os.rename(unfinished, destination)
+    except BaseException:
+        remove_tree(unfinished)
+        raise
+    return tree
+
+
+def hydrate_into(
+    view: View,
+    content: Content,
+    directory: Path,
+    *,
+    threads: int | None = None,
+    protect: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tree:
+    """Fill *directory*, empty and the caller's own, and give it the root's attributes.
+
+    As `hydrate`, but a failure leaves what was made so far: the caller must know that it is not whole.
+    """
+    root_fd = os.open(directory, DIRECTORY_FLAGS)
+    try:
+        return _Hydration(view, content, root_fd, protect, progress).run(threads or default_threads())
+    finally:
+        os.close(root_fd)
+
+
+def default_threads() -> int:
+    """Return how many threads write: enough to keep a remote store busy, few enough for the interpreter lock."""
+    return min(16, 2 + 2 * (os.cpu_count() or 1))
+
+
+class _File(NamedTuple):
+    path: bytes
+    entry: Entry
+
+    @property
+    def position(self) -> tuple[bytes, int]:
+        """Where the file's first chunk lies."""
+        chunk = next((extent.chunk for extent in self.entry.content if extent.chunk), None)
+        return (chunk.pack, chunk.offset) if chunk else (b"", 0)
+
+
+class _Hydration:
+    def __init__(
+        self,
+        view: View,
+        content: Content,
+        root_fd: int,
+        protect: bool,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._view = view
+        self._content = content
+        self._root_fd = root_fd
+        self._protect = protect
+        self._progress = progress or (lambda files, size: None)
+        self._is_root = os.geteuid() == 0
+        # A new directory with xattrs has inherited them (an ACL, a label): so will all below it.
+        self._inherits = bool(_get_xattrs(root_fd))
+        self._paths: dict[bytes, Hydrated] = {}
+        self._achieved = Achieved()
+        self._lock = threading.Lock()
+        self._links: list[tuple[bytes, bytes]] = []  # (first name, further name)
+        self._first_names: dict[int, bytes] = {}
+        self._directories: list[tuple[bytes, Entry]] = []
+
+    def run(self, threads: int) -> Tree:
+        with ThreadPoolExecutor(threads, "hydrate") as pool:
+            pending: set[Future[None]] = set()
+            try:
+                for task in self._tasks():
+                    pending.add(pool.submit(self._files, task))
+                    if len(pending) > 2 * threads:  # bounds memory, and surfaces an error early
+                        pending = _collect(pending, FIRST_COMPLETED)
+                _collect(pending, "ALL_COMPLETED")
+            except BaseException:
+                for future in pending:
+                    future.cancel()
+                raise
+        self._make_links()
+        for path, entry in reversed(self._directories):  # children first: a parent may be closed to us afterwards
+            self._finish_directory(path, entry)
+        self._wait_for_the_clock()
+        return Tree(self._paths, self._achieved)
+
+    # -- walking the view: one thread
+
+    def _tasks(self) -> Iterator[list[_File]]:
+        """Make all that is no file, and yield the files in tasks for the threads."""
+        batch: list[_File] = []
+        for node in self._view.walk():
+            file = self._visit(node)
+            if file is not None:
+                batch.append(file)
+                if len(batch) == BATCH_FILES:
+                    yield from _cut(batch)
+                    batch = []
+        yield from _cut(batch)
+
+    def _visit(self, node: Node) -> _File | None:
+        if not node.path:
+            self._directories.append((b"", self._view.entry(node)))
+            return None
+        _check_name(node)
+        entry = self._view.entry(node)
+        if entry.hardlink:
+            first = self._first_names.setdefault(entry.hardlink, node.path)
+            if first != node.path:
+                self._links.append((first, node.path))
+                return None
+        if entry.kind is Kind.FILE:
+            return _File(node.path, entry)
+        self._make(node.path, entry)
+        return None
+
+    def _make(self, path: bytes, entry: Entry) -> None:
+        with _at(self._root_fd, path) as (fd, name):
+            if entry.kind is Kind.DIRECTORY:
+                os.mkdir(name, 0o700, dir_fd=fd)
+                self._directories.append((path, entry))
+                return
+            if entry.kind is Kind.SYMLINK:
+                os.symlink(entry.target, name, dir_fd=fd)
+            elif entry.kind is Kind.FIFO:
+                os.mkfifo(name, 0o600, dir_fd=fd)
+            elif not self._make_device(fd, name, path, entry):
+                return
+            self._own(lambda uid, gid: os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False), entry)
+            if entry.kind is not Kind.SYMLINK:
+                os.chmod(name, self._mode(entry), dir_fd=fd)
+            os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=fd, follow_symlinks=False)
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        self._note(path, entry, status, entry.xattrs)
+
+    def _make_device(self, fd: int, name: bytes, path: bytes, entry: Entry) -> bool:
+        try:
+            os.mknod(name, _DEVICES[entry.kind] | 0o600, entry.rdev, dir_fd=fd)
+        except PermissionError:
+            log.info("%r is a device, which this user cannot make: left out here, kept in the version", path)
+            self._achieved.missing[path] = entry
+            return False
+        return True
+
+    # -- files: any thread
+
+    def _files(self, files: list[_File]) -> None:
+        done: list[tuple[_File, os.stat_result, tuple[tuple[bytes, bytes], ...]]] = []
+        for file in files:
+            fd = open_below(self._root_fd, file.path, _CREATE)
+            try:
+                self._write(fd, file.entry)
+                xattrs = self._attributes(fd, file.entry)
+                done.append((file, os.fstat(fd), xattrs))
+            finally:
+                os.close(fd)
+        with self._lock:
+            for file, status, xattrs in done:
+                self._note(file.path, file.entry, status, xattrs)
+        self._progress(len(files), sum(file.entry.size for file in files))
+
+    def _write(self, fd: int, entry: Entry) -> None:
+        if not entry.size:
+            return
+        if entry.size <= WHOLE_FILE_BYTES and all(extent.chunk for extent in entry.content):
+            _write_all(fd, self._content.read(entry.content, 0, entry.size), 0)
+            return
+        os.ftruncate(fd, entry.size)
+        for offset, extents in _data_runs(entry.content):
+            position = offset
+            for block in self._content.stream(extents, BLOCK_BYTES):
+                position = _write_all(fd, block, position)
+
+    def _attributes(self, fd: int, entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
+        """Set all an open file or directory can have but its content; return the xattrs it got."""
+        # Owner first: giving a file away clears its set-id bits.  xattrs before the mode: writing
+        # them asks for permission to write.  Times last: everything else may move them.
+        self._own(lambda uid, gid: os.fchown(fd, uid, gid), entry)
+        xattrs = _set_xattrs(fd, entry.xattrs)
+        os.fchmod(fd, self._mode(entry))
+        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        return _get_xattrs(fd) if self._inherits else xattrs
+
+    def _own(self, change: Callable[[int, int], None], entry: Entry) -> None:
+        with contextlib.suppress(PermissionError):
+            if self._is_root:
+                change(entry.uid, entry.gid)
+            elif entry.gid != os.getegid():
+                change(-1, entry.gid)  # a group of ours may be given, an owner never
+
+    def _mode(self, entry: Entry) -> int:
+        return entry.mode & ~_WRITE_BITS if self._protect else entry.mode
+
+    # -- the end: one thread again
+
+    def _make_links(self) -> None:
+        for first, further in self._links:
+            if first in self._achieved.missing:
+                self._achieved.missing[further] = self._achieved.missing[first]
+                continue
+            with _at(self._root_fd, first) as (from_fd, name), _at(self._root_fd, further) as (to_fd, new):
+                os.link(name, new, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
+        for first in {first for first, _ in self._links if first in self._paths}:
+            with _at(self._root_fd, first) as (fd, name):  # each further name has moved its ctime
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            self._paths[first] = Hydrated(Signature.of(status), self._paths[first].entry)
+        for first, further in self._links:
+            if first in self._paths:
+                self._paths[further] = self._paths[first]
+                self._achieved.copy(first, further)
+
+    def _finish_directory(self, path: bytes, entry: Entry) -> None:
+        fd = open_below(self._root_fd, path)
+        try:
+            xattrs = self._attributes(fd, entry)
+            self._note(path, entry, os.fstat(fd), xattrs)
+        finally:
+            os.close(fd)
+
+    def _note(self, path: bytes, entry: Entry, status: os.stat_result, xattrs: tuple[tuple[bytes, bytes], ...]) -> None:
+        self._paths[path] = Hydrated(Signature.of(status), entry)
+        if not self._protect:  # such a tree is never committed
+            self._achieved.note(path, entry, status, xattrs)
+
+    def _wait_for_the_clock(self) -> None:
+        """Return when a change made from now on gets a later time stamp than anything made here."""
+        newest_ns = max(made.signature.ctime_ns for made in self._paths.values())
+        patient_until = time.monotonic() + CLOCK_PATIENCE_S
+        while _coarse_now_ns() <= newest_ns and time.monotonic() < patient_until:
+            time.sleep(0.001)
+
+
+def _coarse_now_ns() -> int:
+    """The clock of which the kernel makes time stamps: it stands still for some milliseconds at a time."""
+    coarse = 5  # CLOCK_REALTIME_COARSE of Linux
+    return time.clock_gettime_ns(coarse) if sys.platform == "linux" else time.time_ns()
+
+
+def _collect(pending: set[Future[None]], until: str) -> set[Future[None]]:
+    done, left = wait(pending, return_when=until)
+    for future in done:
+        future.result()
+    return left
+
+
+def _cut(batch: list[_File]) -> Iterator[list[_File]]:
+    """Yield *batch* in tasks of bounded files and bytes, in the order in which the bytes lie in packs."""
+    batch.sort(key=lambda file: file.position)
+    task: list[_File] = []
+    size = 0
+    for file in batch:
+        if task and (len(task) == TASK_FILES or size + file.entry.size > TASK_BYTES):
+            yield task
+            task, size = [], 0
+        task.append(file)
+        size += file.entry.size
+    if task:
+        yield task
+
+
+def _check_name(node: Node) -> None:
+    name = node.name
+    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+        raise CorruptObjectError(f"a layer holds the impossible name {name!r} in {split(node.path)[0]!r}")
+
+
+@contextlib.contextmanager
+def _at(root_fd: int, path: bytes) -> Iterator[tuple[int, bytes]]:
+    """Give (directory descriptor, name) that lead to *path* in one call, however long it is."""
+    if len(path) <= PATH_PIECE_BYTES:
+        yield root_fd, path
+        return
+    directory, name = split(path)
+    fd = open_below(root_fd, directory)
+    try:
+        yield fd, name
+    finally:
+        os.close(fd)
+
+
+def _data_runs(content: Sequence[Extent]) -> Iterator[tuple[int, tuple[Extent, ...]]]:
+    """Yield (offset, extents) of each run of data between holes."""
+    offset = start = 0
+    run: list[Extent] = []
+    for extent in content:
+        if extent.chunk is None and run:
+            yield start, tuple(run)
+            run = []
+        elif extent.chunk is not None:
+            start = start if run else offset
+            run.append(extent)
+        offset += extent.length
+    if run:
+        yield start, tuple(run)
+
+
+def _write_all(fd: int, data: bytes, position: int) -> int:
+    """Write *data* at *position* and return where it ends."""
+    with memoryview(data) as view:
+        written = 0
+        while written < len(data):
+            written += os.pwrite(fd, view[written:], position + written)
+    return position + len(data)
+
+
+def _set_xattrs(fd: int, wanted: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    """Set what can be set and return it."""
+    if not wanted or not hasattr(os, "setxattr"):
+        return ()
+    got = []
+    for name, value in wanted:
+        try:
+            os.setxattr(fd, name, value)
+        except OSError as error:
+            if error.errno not in _XATTR_REFUSED:
+                raise
+        else:
+            got.append((name, value))
+    return tuple(got)
+
+
+def _get_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
+    if not hasattr(os, "listxattr"):
+        return ()
+    return tuple((name, os.getxattr(fd, name)) for name in sorted(map(os.fsencode, os.listxattr(fd))))
+
+
+_XATTR_REFUSED = frozenset((errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSPC, errno.E2BIG, errno.ERANGE))
