@@ -20,7 +20,7 @@ import functools
 import sqlite3
 import struct
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from volume_core.errors import CorruptObjectError
 from volume_core.format.entries import ChunkRef, Entry, Extent, Kind
@@ -101,22 +101,33 @@ class LayerReader:
                 f"{name}: layer index version {found} (id {kind:#x}); this release reads {USER_VERSION}"
             )
 
-    def _query(self, sql: str, *args: object) -> sqlite3.Cursor:
+    def _all(self, sql: str, *args: object) -> Iterator[Any]:
         try:
-            return self._db.execute(sql, args)
+            yield from self._db.execute(sql, args)
+        except sqlite3.ProgrammingError:
+            raise  # a closed reader is used: the index is not to blame
+        except sqlite3.DatabaseError as error:
+            raise CorruptObjectError(f"{self.name}: its index cannot be read ({error})") from error
+
+    def _one(self, sql: str, *args: object) -> Any:
+        """Return the only row, or None."""
+        try:
+            return self._db.execute(sql, args).fetchone()
+        except sqlite3.ProgrammingError:
+            raise
         except sqlite3.DatabaseError as error:
             raise CorruptObjectError(f"{self.name}: its index cannot be read ({error})") from error
 
     def directory(self, path: bytes) -> int | None:
         """Return the id of the directory at *path*, or None if no row of this layer lies in it."""
-        found = self._query("SELECT id FROM dir WHERE path = ?", path).fetchone()
+        found = self._one("SELECT id FROM dir WHERE path = ?", path)
         return found[0] if found else None
 
     def path(self, directory: int) -> bytes:
         """Return the path of a directory id; b"" for the root and for ROOT_DIR."""
         if directory == ROOT_DIR:
             return b""
-        found = self._query("SELECT path FROM dir WHERE id = ?", directory).fetchone()
+        found = self._one("SELECT path FROM dir WHERE id = ?", directory)
         if found is None:
             raise CorruptObjectError(f"{self.name}: no directory {directory} in its index")
         return bytes(found[0])
@@ -124,11 +135,11 @@ class LayerReader:
     def directories(self, below: bytes = b"") -> Iterator[bytes]:
         """Yield, in order, the paths of this layer's directories at or below *below*."""
         if not below:
-            yield from (bytes(path) for (path,) in self._query("SELECT path FROM dir ORDER BY id"))
+            yield from (bytes(path) for (path,) in self._all("SELECT path FROM dir ORDER BY id"))
             return
         # "0" is the byte after "/": the range holds the path itself and everything below it.
         query = "SELECT path FROM dir WHERE path = ? OR (path > ? AND path < ?) ORDER BY id"
-        yield from (bytes(path) for (path,) in self._query(query, below, below + b"/", below + b"0"))
+        yield from (bytes(path) for (path,) in self._all(query, below, below + b"/", below + b"0"))
 
     def root(self) -> Row | None:
         """Return the root directory's own row, if this layer changed it."""
@@ -136,48 +147,48 @@ class LayerReader:
 
     def row_named(self, directory: int, name: bytes) -> Row | None:
         """Return the row of *name* in a directory id, or None."""
-        found = self._query(f"SELECT {_COLUMNS} FROM entry WHERE dir = ? AND name = ?", directory, name).fetchone()
+        found = self._one(f"SELECT {_COLUMNS} FROM entry WHERE dir = ? AND name = ?", directory, name)
         return _new_row(found) if found else None
 
     def row(self, row_id: int) -> Row | None:
         """Return the row with that id, or None."""
-        found = self._query(f"SELECT {_COLUMNS} FROM entry WHERE id = ?", row_id).fetchone()
+        found = self._one(f"SELECT {_COLUMNS} FROM entry WHERE id = ?", row_id)
         return _new_row(found) if found else None
 
     def rows(self, directory: int, after: bytes = b"") -> Iterator[Row]:
         """Yield the rows of a directory id in the order of their names, from the first that is greater than *after*."""
         query = f"SELECT {_COLUMNS} FROM entry WHERE dir = ? AND name > ? ORDER BY name"
-        return map(_new_row, self._query(query, directory, after))
+        return map(_new_row, self._all(query, directory, after))
 
     def links(self, hardlink: int) -> list[Row]:
         """Return every row of a hard link group."""
-        return [_new_row(r) for r in self._query(f"SELECT {_COLUMNS} FROM entry WHERE hardlink = ?", hardlink)]
+        return [_new_row(r) for r in self._all(f"SELECT {_COLUMNS} FROM entry WHERE hardlink = ?", hardlink)]
 
     def has_xattrs(self) -> bool:
         """Whether any row has extended attributes; reads the whole index where none has."""
-        return self._query("SELECT 1 FROM entry WHERE xattrs IS NOT NULL LIMIT 1").fetchone() is not None
+        return self._one("SELECT 1 FROM entry WHERE xattrs IS NOT NULL LIMIT 1") is not None
 
     def counts(self) -> tuple[int, int]:
         """Return (rows of entry, rows of chunk)."""
-        rows = self._query("SELECT (SELECT count(*) FROM entry), (SELECT count(*) FROM chunk)").fetchone()
+        rows = self._one("SELECT (SELECT count(*) FROM entry), (SELECT count(*) FROM chunk)")
         return rows[0], rows[1]
 
     def chunk(self, chunk_digest: bytes) -> ChunkRef | None:
         """Return where the chunk with that digest lies, or None if no row here names it."""
         query = _CHUNK + "WHERE chunk.digest = ?"
-        found = self._query(query, chunk_digest).fetchone()
+        found = self._one(query, chunk_digest)
         return ChunkRef(*found) if found else None
 
     def chunks(self) -> Iterator[ChunkRef]:
         """Yield every chunk that this layer's rows name."""
-        return (ChunkRef(*found) for found in self._query(_CHUNK))
+        return (ChunkRef(*found) for found in self._all(_CHUNK))
 
     def packs(self) -> list[bytes]:
         """Return the digests of all packs that this layer's rows need."""
-        return [bytes(found[0]) for found in self._query("SELECT digest FROM pack ORDER BY id")]
+        return [bytes(found[0]) for found in self._all("SELECT digest FROM pack ORDER BY id")]
 
     def _chunk_by_id(self, chunk_id: int) -> ChunkRef:
-        found = self._query(_CHUNK + "WHERE chunk.id = ?", chunk_id).fetchone()
+        found = self._one(_CHUNK + "WHERE chunk.id = ?", chunk_id)
         if found is None:
             raise CorruptObjectError(f"{self.name}: no chunk {chunk_id} in its index")
         return ChunkRef(*found)
@@ -204,8 +215,12 @@ class LayerReader:
 
     def entry(self, row: Row) -> Entry:
         """Return *row* as a value that stands for itself, its extents included."""
+        try:
+            kind = Kind(row.kind)
+        except ValueError as error:
+            raise CorruptObjectError(f"{self.name}: {row.name!r} is of no kind known here ({row.kind})") from error
         return Entry(
-            Kind(row.kind), row.mode, row.uid, row.gid, row.mtime_ns, row.size, row.target or b"",
+            kind, row.mode, row.uid, row.gid, row.mtime_ns, row.size, row.target or b"",
             row.rdev, row.hardlink, unpack_xattrs(row.xattrs), self.extents(row),
         )  # fmt: skip
 

@@ -8,7 +8,8 @@ Always true:
   1. A path that fetch() hands out holds exactly the bytes that the manifest names: the digest is
      taken anew each time, for a cache is a place where anything may have happened since.
   2. A file appears in the cache whole (temporary name, then rename) and is never written again.
-  3. Nothing unpacks to more than the manifest said, whatever the store answers.
+  3. Nothing unpacks to more than the manifest said, whatever the store answers, and what was fetched
+     keeps every rule of soundness.py before it gets its name.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import logging
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ from volume_core.format.entries import Entry
 from volume_core.format.layer import LayerReader, write_layer
 from volume_core.format.manifest import LayerRef
 from volume_core.format.names import layer_name
+from volume_core.format.soundness import check_layer
 from volume_core.storage.protocol import Store
 
 if TYPE_CHECKING:
@@ -85,13 +87,8 @@ def open_layer(path: Path, name: str | None = None) -> LayerReader:
 
     Raises CorruptObjectError if it is no layer index.
     """
-    uri = f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"
     what = name or f"layer index {path.stem}"
-    try:
-        connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
-    except sqlite3.Error as error:
-        raise CorruptObjectError(f"{what}: {path} cannot be opened ({error})") from error
-    return _reader(connection, what)
+    return _reader(_connect(path, what), what)
 
 
 def open_view(paths: Sequence[Path]) -> View:
@@ -117,6 +114,20 @@ def open_index(data: bytes) -> LayerReader:
         connection.close()
         raise CorruptObjectError(f"not a layer index ({error})") from error
     return _reader(connection, "layer index")
+
+
+def _connect(path: str | Path, what: str) -> sqlite3.Connection:
+    # immutable: no lock is taken and no journal looked for, so a read-only cache will do.
+    uri = f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"
+    try:
+        return sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+    except sqlite3.Error as error:
+        raise CorruptObjectError(f"{what}: {path} cannot be opened ({error})") from error
+
+
+def _check(path: str, what: str) -> None:
+    with contextlib.closing(_connect(path, what)) as connection:
+        check_layer(connection, what)
 
 
 def _reader(connection: sqlite3.Connection, name: str) -> LayerReader:
@@ -155,7 +166,7 @@ class IndexCache:
     def add(self, ref: LayerRef, index: bytes) -> Path:
         """Keep the *index* that *ref* names, which this process has just made; return where."""
         verify(f"index of layer {ref.digest}", index, ref.index_digest)
-        return self._write(ref, [index])
+        return self._write(ref, [index], lambda _path: None)
 
     def _fetch(self, store: Store, ref: LayerRef) -> None:
         if self._is_whole(ref):
@@ -163,7 +174,7 @@ class IndexCache:
         name = layer_name(ref.digest)
         # One byte more than it has: an object that is too long is as wrong as one cut short.
         stored = store.get_range(name, 0, ref.size_bytes + 1)
-        self._write(ref, unpack_index(ref, stored))
+        self._write(ref, unpack_index(ref, stored), lambda path: _check(path, f"layer {ref.digest}"))
 
     def _is_whole(self, ref: LayerRef) -> bool:
         path = self.path(ref)
@@ -176,7 +187,7 @@ class IndexCache:
         log.info("layer index %s was damaged in the cache and is fetched again", path)
         return False
 
-    def _write(self, ref: LayerRef, blocks: Iterable[bytes]) -> Path:
+    def _write(self, ref: LayerRef, blocks: Iterable[bytes], check: Callable[[str], None]) -> Path:
         path = self.path(ref)
         self._dir.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(".tmp", f"{ref.index_digest[:16]}.", self._dir)
@@ -184,6 +195,7 @@ class IndexCache:
             with open(handle, "wb") as file:
                 for block in blocks:
                     file.write(block)
+            check(temporary)
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)

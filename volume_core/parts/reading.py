@@ -30,6 +30,7 @@ from volume_core.format import zstd
 from volume_core.format.digests import digest
 from volume_core.format.entries import CHUNK_BYTES, ChunkRef, Codec, Extent
 from volume_core.format.names import pack_name
+from volume_core.format.soundness import STORED_BYTES_MAX
 from volume_core.parts.caching import WINDOW_BYTES, Key, LocalPacks, MemoryWindows, PackCache, Window, Windows
 from volume_core.parts.readahead import Ahead
 from volume_core.storage.protocol import Store
@@ -38,8 +39,6 @@ log = logging.getLogger(__name__)
 
 # Hashing this much takes 10 us at 6 GB/s (AVX-512), 60 us where BLAKE3 has no SIMD to use.
 SMALL_BYTES = 64 << 10
-# What zstd makes of a chunk that cannot be compressed, and some; a longer one is none of ours.
-_STORED_BYTES_MAX = CHUNK_BYTES + (CHUNK_BYTES >> 7) + 1024
 _VERIFIED_MAX = 65_536  # large chunks, so 4 GiB of data at the least; about 10 MB of memory
 _RAW_BYTES_MAX = 16 << 20
 # Up to this many extents are walked faster than searched: one for each 4 MiB of a file without holes.
@@ -179,7 +178,7 @@ class Reader:
 
     def _numbers(self, chunk: ChunkRef) -> range:
         """Return the numbers of the windows that *chunk* lies in."""
-        if not (0 < chunk.length <= _STORED_BYTES_MAX and 0 < chunk.raw_length <= CHUNK_BYTES and chunk.offset >= 0):
+        if not (0 < chunk.length <= STORED_BYTES_MAX and 0 < chunk.raw_length <= CHUNK_BYTES and chunk.offset >= 0):
             raise CorruptObjectError(f"{_describe(chunk)}: no chunk has {chunk.length} bytes; its layer is damaged")
         begin = chunk.offset // self._window_bytes
         return range(begin, (chunk.offset + chunk.length - 1) // self._window_bytes + 1)
