@@ -307,7 +307,11 @@ class _Hydration:
                 change(-1, entry.gid)  # a group of ours may be given, an owner never
 
     def _mode(self, entry: Entry) -> int:
-        return entry.mode & ~_WRITE_BITS if self._protect else entry.mode
+        mode = entry.mode & ~_WRITE_BITS if self._protect else entry.mode
+        if self._is_root:
+            return mode
+        # Who owns everything here must be able to read it, or the tree could never be committed.
+        return mode | (0o500 if entry.is_directory else 0o400)
 
     # -- the end: one thread again
 

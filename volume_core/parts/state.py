@@ -16,6 +16,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote_from_bytes
 
 STATE_DIR_VARIABLE = "VOLUME_STATE_DIR"
 
@@ -64,7 +65,7 @@ class State:
     @property
     def default_store_url(self) -> str:
         """The URL of the store for volumes that name no bucket."""
-        return f"file://{self.root / 'store'}"
+        return "file://" + quote_from_bytes(os.fsencode(self.root / "store"), safe="/")
 
     def prepare(self) -> Self:
         """Make the directories that are not there yet, for their owner alone; return self.

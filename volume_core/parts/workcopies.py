@@ -140,7 +140,7 @@ class WorkingCopy:
     def __init__(self, path: Path, record: Record) -> None:
         self.path = path
         self.record = record
-        self._lock: _Lock | None = None
+        self._lock: HeldLock | None = None
 
     def __repr__(self) -> str:
         return f"WorkingCopy({self.id!r}, volume={self.volume!r}, driver={self.driver!r})"
@@ -211,7 +211,7 @@ class WorkingCopy:
         _replace_file(self.path / RECORD, record.to_bytes())
         self.record = record
 
-    def lock(self) -> _Lock:
+    def lock(self) -> HeldLock:
         """Take the copy for this process, and return what gives it back: a context manager with `close`.
 
         Raises BusyError at once if another holder lives.  The lock ends with the process (a forked
@@ -219,7 +219,7 @@ class WorkingCopy:
         """
         if self._lock is not None and self._lock.held:
             raise BusyError(f"working copy {self.id} of {self.volume} is already in use by this handle")
-        self._lock = _Lock(self.path / "lock", f"working copy {self.id} of {self.volume}")
+        self._lock = HeldLock(self.path / "lock", f"working copy {self.id} of {self.volume}")
         return self._lock
 
     @property
@@ -275,7 +275,7 @@ def create(
     )  # fmt: skip
     unnamed, path = state.work / f"{MAKING}{name}", state.work / name
     unnamed.mkdir(mode=0o700)
-    with _Lock(unnamed / "lock", name):  # so that no `sweep` takes it for a leftover
+    with HeldLock(unnamed / "lock", name):  # so that no `sweep` takes it for a leftover
         for directory in ("upper", "work"):
             (unnamed / directory).mkdir(mode=0o755)
         _replace_file(unnamed / RECORD, record.to_bytes())
@@ -387,6 +387,7 @@ def _is_locked(path: Path) -> bool:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_UN)  # explicitly: a child that is forked right now has a copy of the descriptor
     except BlockingIOError:
         return True
     finally:
@@ -394,7 +395,7 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-class _Lock:
+class HeldLock:
     """A held flock.  The file holds the holder's pid, for people; only the lock itself counts."""
 
     def __init__(self, path: Path, what: str) -> None:
@@ -424,6 +425,14 @@ class _Lock:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             _held.discard(self)
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
+
+    def forget(self) -> None:
+        """Drop this process's copy of a lock that its parent goes on holding."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
             os.close(fd)
 
     def __enter__(self) -> Self:
@@ -436,14 +445,14 @@ class _Lock:
         self.close()
 
 
-_held: weakref.WeakSet[_Lock] = weakref.WeakSet()
+_held: weakref.WeakSet[HeldLock] = weakref.WeakSet()
 
 
 def _forget_in_child() -> None:
     # A flock lives as long as any copy of its descriptor: a worker forked off a task must not keep
     # the task's working copy locked when the task is gone.
     for lock in list(_held):
-        lock.close()
+        lock.forget()
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
