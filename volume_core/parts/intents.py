@@ -1,0 +1,182 @@
+"""A commit's intent while it is held: written before the first object, renewed, checked, removed.
+
+Why renewed instead of long: a commit may take a day, and a crashed one should not keep garbage for a
+day.  Why checked: a process that was stopped for longer than its intent lives (a suspended machine, a
+paused container) may have lost packs to prune without knowing, and must then not publish.
+
+Always true:
+
+  1. The store's format.json, then the intent, are there before any other object of the commit.
+  2. A commit that writes nothing writes no intent.
+  3. An intent that has lapsed or is gone is never written again: check() fails from then on.
+  4. remove() never raises StorageError: what it cannot remove lapses by itself.
+
+      unwritten --begin--> alive --renewed--> alive --remove--> gone
+                             +---- not renewed in time, or deleted ----> lost
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from volume_core.errors import ConflictError, NotFoundError, StorageError
+from volume_core.format.intent import Intent
+from volume_core.format.names import intent_name
+from volume_core.storage.probing import ensure_format
+from volume_core.storage.protocol import Store
+
+log = logging.getLogger(__name__)
+
+# How long a crashed commit keeps prune from what it left.
+LIFETIME_S = 1800
+# Renewed six times in a lifetime: five answers in a row may be lost before a running commit fails.
+RENEWALS = 6
+
+
+def iso_utc(time_ns: int) -> str:
+    """Return nanoseconds since 1970 as UTC in ISO 8601 with microseconds, ending in "Z"."""
+    at = datetime.datetime(1970, 1, 1) + datetime.timedelta(microseconds=time_ns // 1000)
+    return at.isoformat(timespec="microseconds") + "Z"
+
+
+def _awake_and_asleep_s() -> float:
+    """A clock that no one sets and that goes on while the machine is suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class HeldIntent:
+    """The intent of one commit.  Every method may be called from any thread.
+
+    *versions* are the locators of the base and the parent.  *clock* gives ns since 1970 for people;
+    *elapsed_s* is what the lifetime is measured with here.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        volume: str,
+        versions: Sequence[str] = (),
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        elapsed_s: Callable[[], float] = _awake_and_asleep_s,
+        lifetime_s: int = LIFETIME_S,
+    ) -> None:
+        now = iso_utc(clock())
+        self._store = store
+        self._clock = clock
+        self._elapsed_s = elapsed_s
+        self._intent = Intent(uuid.uuid4().hex, volume, lifetime_s, now, now, tuple(dict.fromkeys(versions)))
+        self._name = intent_name(self._intent.id)
+        self._lock = threading.Lock()
+        self._attempted = False
+        self._written_s: float | None = None
+        self._lost = False
+        self._stop = threading.Event()
+        self._renewer: threading.Thread | None = None
+
+    @property
+    def name(self) -> str:
+        """The intent's object name."""
+        return self._name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def begin(self) -> None:
+        """Write the intent if it is not written yet, and keep it alive from then on."""
+        if self._written_s is not None:  # the usual case: an upload need not wait for a renewal
+            return
+        with self._lock:
+            if self._written_s is not None:
+                return
+            ensure_format(self._store)
+            before_s = self._elapsed_s()
+            self._attempted = True
+            self._store.put_new(self._name, self._intent.to_bytes())
+            self._written_s = before_s
+            self._renewer = threading.Thread(target=self._keep_alive, name="intent", daemon=True)
+            self._renewer.start()
+
+    def check(self) -> None:
+        """Raise StorageError unless the intent is alive: nothing may be published then."""
+        with self._lock:
+            if not self._has_lapsed():
+                try:
+                    self._store.info(self._name)
+                except NotFoundError:
+                    self._lost = True
+            if self._lost or self._has_lapsed():
+                raise StorageError(
+                    f"the commit of {self._intent.volume!r} lost its intent {self._name}: it was stopped, or cut off "
+                    f"from the store, for longer than {self._intent.lifetime_s} s; what it had written may be pruned "
+                    "by now, so nothing was published; commit again",
+                    transient=True,
+                )
+
+    def has_lapsed(self) -> bool:
+        """Whether its lifetime has run out, as far as can be told without asking the store."""
+        with self._lock:
+            return self._has_lapsed()
+
+    def _has_lapsed(self) -> bool:
+        if self._written_s is None:
+            return False
+        self._lost = self._lost or self._elapsed_s() - self._written_s >= self._intent.lifetime_s
+        return self._lost
+
+    def _keep_alive(self) -> None:
+        while not self._stop.wait(self._intent.lifetime_s / RENEWALS):
+            try:
+                self.renew()
+            except StorageError as error:
+                log.info("intent %s could not be renewed, it is tried again: %s", self._name, error)
+
+    def renew(self) -> None:
+        """Write the intent again with a new time, unless it has lapsed or is gone."""
+        with self._lock:
+            if self._has_lapsed() or self._stop.is_set():
+                return
+            before_s = self._elapsed_s()
+            now = iso_utc(self._clock())
+            self._intent = dataclasses.replace(self._intent, renewed_at=now, write=self._intent.write + 1)
+            try:
+                self._replace(self._intent.to_bytes())
+            except (ConflictError, NotFoundError):
+                self._lost = True
+            else:
+                self._written_s = before_s
+
+    def _replace(self, data: bytes) -> None:
+        # A plain put would bring back an intent that somebody deleted.  What is there is ours, if perhaps
+        # of a renewal whose answer was lost: nobody else ever writes it.
+        found = self._store.get(self._name)
+        if self._store.honours_conditions:
+            self._store.swap(self._name, found, data)
+        else:
+            self._store.put(self._name, data)
+
+    def remove(self) -> None:
+        """Stop renewing and delete the intent, if it was written or may have been."""
+        self._stop.set()
+        if self._renewer is not None:
+            self._renewer.join()
+            self._renewer = None
+        if not self._attempted:
+            return
+        try:
+            self._store.delete(self._name)
+        except StorageError as error:
+            log.info("intent %s could not be removed, it lapses by itself: %s", self._name, error)
