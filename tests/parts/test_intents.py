@@ -89,9 +89,14 @@ def test_many_threads_begin_it_once(store):
 
 
 def test_it_is_gone_afterwards_also_when_the_commit_fails(store):
-    with pytest.raises(ZeroDivisionError), HeldIntent(store, "volume") as held:
-        held.begin()
-        raise ZeroDivisionError
+    def fail() -> None:
+        with HeldIntent(store, "volume") as held:
+            held.begin()
+            assert 1 == len(intents(store))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
 
     assert [] == intents(store)
 
