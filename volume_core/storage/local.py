@@ -39,9 +39,9 @@ LEFTOVER_AGE_S = 3600
 _LOCKS = 64
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 # Network file systems and exhausted tables recover by themselves; everything else needs a hand.
-_TRANSIENT = frozenset(
-    {errno.EAGAIN, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-) | frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNRESET})
+_EXHAUSTED = {errno.EAGAIN, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_UNREACHABLE = {errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNRESET}
+_TRANSIENT = frozenset(_EXHAUSTED | _UNREACHABLE)
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space or choose another directory",
     errno.EDQUOT: "the disk quota is used up: free some space or choose another directory",
@@ -157,15 +157,14 @@ class LocalStore:
         above, slash, leaf = prefix.rpartition("/")
         folders: list[str] = []
         objects: list[ObjectInfo] = []
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(f"{self._root}/{above}") as entries:
-            for entry in entries:
-                name = above + slash + entry.name
-                if not entry.name.startswith(leaf) or name.split("/", 1)[0] == OWN or not _is_text(entry.name):
-                    continue
-                if entry.is_dir():
-                    folders.append(name + "/")
-                elif found := _stat_file(entry):
-                    objects.append(ObjectInfo(name, found.st_size, found.st_mtime_ns))
+        for entry in _entries(f"{self._root}/{above}"):
+            name = above + slash + entry.name
+            if not entry.name.startswith(leaf) or name.split("/", 1)[0] == OWN or not _is_text(entry.name):
+                continue
+            if entry.is_dir():
+                folders.append(name + "/")
+            elif found := _stat_file(entry):
+                objects.append(ObjectInfo(name, found.st_size, found.st_mtime_ns))
         return folders, objects
 
     def _path(self, name: str) -> str:
@@ -290,7 +289,7 @@ class LocalStore:
 
     def _mapped(self, error: OSError, doing: str, name: str) -> Exception:
         what = f"{self.url}/{name}"
-        if doing != "write" and doing != "swap" and error.errno in _ABSENT:
+        if doing not in {"write", "swap"} and error.errno in _ABSENT:
             return NotFoundError(f"{what}: there is no such object")
         if error.errno == errno.ENAMETOOLONG:
             return InvalidNameError(f"{what}: the path is too long for the file system")
@@ -306,6 +305,16 @@ def _content(path: str) -> bytes | None:
     except OSError as error:
         if error.errno in _ABSENT:
             return None
+        raise
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return []
         raise
 
 

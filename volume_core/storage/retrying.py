@@ -33,7 +33,7 @@ class Policy:
     """
 
     attempts: int = 8
-    within_s: float = 120.0
+    within_s: float = 300.0
     first_s: float = 0.1
     longest_s: float = 10.0
 
@@ -165,15 +165,23 @@ class Retrying:
             raise uncertain from None
 
     def _retry(self, doing: str, name: str, call: Callable[[], T]) -> T:
-        tries = self._tries(doing, name)
-        while True:
-            try:
-                return call()
-            except StorageError as error:
-                tries.wait_after(error)
+        return _until_done(self._tries(doing, name), call)
 
     def _tries(self, doing: str, name: str) -> _Tries:
         return _Tries(f"{doing} {self.url}/{name}", self._policy, self._clock, self._sleep, self._chance)
+
+
+def retried(what: str, call: Callable[[], T], policy: Policy = DEFAULT_POLICY) -> T:
+    """Return what *call* returns, trying it again as *policy* says; *what* it does is for the log."""
+    return _until_done(_Tries(what, policy, time.monotonic, time.sleep, random.random), call)
+
+
+def _until_done(tries: _Tries, call: Callable[[], T]) -> T:
+    while True:
+        try:
+            return call()
+        except StorageError as error:
+            tries.wait_after(error)
 
 
 class _Tries:

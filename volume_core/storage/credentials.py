@@ -1,0 +1,126 @@
+"""Who we are to Amazon S3: keys from the environment, or whatever boto3 finds, always fresh.
+
+boto3 knows profiles, SSO, roles for service accounts, containers and instances; the library that
+talks to S3 knows a few of them.  So boto3 answers, whenever the library asks again.
+
+Always true: a secret goes from here to the signer and nowhere else; no message or repr holds one;
+boto3, which takes a tenth of a second to load, is loaded only when the environment does not suffice.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from volume_core.errors import StorageError
+
+if TYPE_CHECKING:
+    from obstore.store import S3Credential
+
+# boto3 renews what expires when 10 to 15 minutes are left, so what it hands out is good for this long.
+_GOOD_FOR = timedelta(minutes=5)
+DEFAULT_REGION = "us-east-1"
+_HOW = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE to a profile that `aws sts get-caller-identity` "
+    "accepts, or run where a role is attached; for a public bucket set AWS_SKIP_SIGNATURE=true"
+)
+
+
+class AwsCredentials:
+    """What the S3 library calls for keys, and where region and endpoint come from.
+
+    `problem` is the error of the last call that found no keys, None after one that did.
+    """
+
+    def __init__(self, profile: str | None = None) -> None:
+        self.problem: StorageError | None = None
+        self._profile = profile
+        self._session: Any = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"AwsCredentials({self._profile!r})"
+
+    def __call__(self) -> S3Credential:
+        """Return the keys of this moment and until when to use them; raises StorageError."""
+        try:
+            found = self._keys()
+        except StorageError as error:
+            self.problem = error
+            raise
+        self.problem = None
+        return found
+
+    def region(self) -> str:
+        """The region of AWS_REGION, AWS_DEFAULT_REGION or the profile, else us-east-1."""
+        named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        if named or self._from_environment():
+            return named or DEFAULT_REGION
+        return str(self._boto().region_name or DEFAULT_REGION)
+
+    def endpoint(self) -> str | None:
+        """The endpoint of AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile, or None for Amazon's own."""
+        named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if named or self._from_environment():
+            return named
+        return self._profile_endpoint()
+
+    def _from_environment(self) -> bool:
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        # As in boto3: keys in the environment go before AWS_PROFILE, not before a profile that was asked for.
+        return self._profile is None and all(os.environ.get(name) for name in names)
+
+    def _keys(self) -> S3Credential:
+        if self._from_environment():
+            return _credential(
+                os.environ["AWS_ACCESS_KEY_ID"],
+                os.environ["AWS_SECRET_ACCESS_KEY"],
+                os.environ.get("AWS_SESSION_TOKEN") or None,
+            )
+        from botocore import exceptions
+
+        passing = (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.MetadataRetrievalError)
+        try:
+            credentials = self._boto().get_credentials()
+            frozen = credentials.get_frozen_credentials() if credentials else None
+        except (exceptions.BotoCoreError, exceptions.ClientError) as error:
+            raise StorageError(
+                f"the AWS credentials could not be fetched: {error}; {_HOW}", transient=isinstance(error, passing)
+            ) from error
+        if frozen is None or not frozen.access_key:
+            raise StorageError(f"no AWS credentials were found; {_HOW}")
+        return _credential(frozen.access_key, frozen.secret_key, frozen.token)
+
+    def _profile_endpoint(self) -> str | None:
+        settings: Mapping[str, Any] = self._boto()._session.get_scoped_config()
+        services = self._boto()._session.full_config.get("services", {}).get(settings.get("services"), {})
+        service = services.get("s3", {})
+        found = service.get("endpoint_url") if isinstance(service, dict) else None
+        return found or settings.get("endpoint_url")
+
+    def _boto(self) -> Any:
+        with self._lock:
+            if self._session is None:
+                self._session = self._new_session()
+            return self._session
+
+    def _new_session(self) -> Any:
+        import boto3
+        from botocore import exceptions
+
+        try:
+            return boto3.Session(profile_name=self._profile)
+        except exceptions.BotoCoreError as error:
+            raise StorageError(f"the AWS configuration cannot be used: {error}; {_HOW}") from error
+
+
+def _credential(access_key: str, secret_key: str, token: str | None) -> S3Credential:
+    return {
+        "access_key_id": access_key,
+        "secret_access_key": secret_key,
+        "token": token,
+        "expires_at": datetime.now(UTC) + _GOOD_FOR,
+    }
