@@ -2,7 +2,7 @@
 
 Always true: the program sees the interpreter and the packages of the test, even where they lie below a
 home directory that is closed to others: in a mount namespace of its own, each such home is replaced by
-an open directory that holds only what the interpreter needs.
+an open directory that holds only what the interpreter needs.  /dev/fuse is open to it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,19 @@ NOBODY = 65534
 
 _SCRIPT = """
 set -e
+{fuse}
 {opening}
 cd {cwd}
 exec setpriv --reuid {uid} --regid {uid} --clear-groups -- "$@"
+"""
+# The usual mode of the device is 0666; some machines keep it closed.
+_FUSE = """
+devices=$(mktemp -d)
+mount -t tmpfs -o mode=0755 tmpfs "$devices"
+mknod -m 0666 "$devices"/fuse c 10 229
+mount --bind "$devices"/fuse /dev/fuse
+umount -l "$devices"
+rmdir "$devices"
 """
 _OPENING = """
 staging=$(mktemp -d)
@@ -39,7 +49,9 @@ def as_nobody(argv: Sequence[str], *, uid: int = NOBODY) -> list[str]:
     Needs root, and `unshare` and `setpriv` (util-linux).
     """
     opening = "".join(_open_up(home, wanted) for home, wanted in _closed_homes().items())
-    script = _SCRIPT.format(opening=opening, uid=uid, cwd=shlex.quote(_visible_cwd()))
+    script = _SCRIPT.format(
+        fuse=_FUSE if Path("/dev/fuse").exists() else "", opening=opening, uid=uid, cwd=shlex.quote(_visible_cwd())
+    )
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *argv]
 
 
