@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from volume_core.errors import CorruptObjectError
 from volume_core.format.digests import hex_digest, is_hex_digest, verify
+from volume_core.format.names import validate_name
 
 FORMAT = "volume-manifest/1"  # DO NOT CHANGE: on disk
 
@@ -89,8 +90,11 @@ class Manifest:
         """
         verify(f"manifest {version}", data, version)
         try:
-            return cls._decode(json.loads(data))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            manifest = cls._decode(json.loads(data))
+            if manifest.to_bytes() != data:
+                raise ValueError("it is not spelled as a manifest is")
+            return manifest
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise CorruptObjectError(f"manifest {version}: not a {FORMAT} manifest ({error})") from error
 
     @classmethod
@@ -105,9 +109,23 @@ class Manifest:
         for key in ("produced_by", "parent_produced_by"):
             fields[key] = Action(**fields[key]) if fields[key] else None
         manifest = cls(**fields)
+        manifest._check_types()
         if manifest.index_bytes != index_bytes:
             raise ValueError("index_bytes is not the sum over the stack")
         return manifest
+
+    def _check_types(self) -> None:
+        """Raise ValueError unless every field is what its annotation says: JSON can say anything."""
+        validate_name(self.volume)
+        texts = [self.created_at, self.message, self.metadata_store_type, *self.parents, *self.torn]
+        texts += [*self.labels.keys(), *self.labels.values()] + ([] if self.region is None else [self.region])
+        for action in filter(None, (self.produced_by, self.parent_produced_by)):
+            texts.extend(dataclasses.astuple(action))
+        numbers = [self.used_bytes, self.inode_count]
+        for layer in filter(None, (*self.stack, self.delta)):
+            numbers += [layer.size_bytes, layer.index_bytes, layer.rows]
+        if not all(type(text) is str for text in texts) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise ValueError("a field is not of its type")
 
 
 def _layer(fields: dict[str, Any]) -> LayerRef:
