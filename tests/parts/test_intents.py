@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from volume_core.errors import CorruptObjectError, StorageError
+from volume_core.format.digests import hex_digest
 from volume_core.format.intent import Intent
 from volume_core.parts.intents import HeldIntent, iso_utc
 from volume_core.storage.memory import MemoryStore
@@ -232,6 +233,24 @@ def test_it_lives_by_the_clock_of_the_store():
     assert not intent.is_live(5_000_000_000, 15_000_000_000)
 
 
+def signed(fields: dict[str, object]) -> bytes:
+    def spelled(value: dict[str, object]) -> bytes:
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+    others = {key: value for key, value in fields.items() if key != "digest"}
+    return spelled({**others, "digest": hex_digest(spelled(others))})
+
+
+def test_any_changed_byte_of_it_is_noticed():
+    whole = Intent("id", "volume", 10, "1970", "1970", (BASE,), 7).to_bytes()
+    assert whole == signed(json.loads(whole))
+
+    for position in range(len(whole)):
+        for damaged in (whole[:position], whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :]):
+            with pytest.raises(CorruptObjectError):
+                Intent.from_bytes("intents/id.json", damaged)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -246,7 +265,7 @@ def test_it_lives_by_the_clock_of_the_store():
 )
 def test_what_is_no_intent_of_this_release_is_refused(change):
     fields = {**json.loads(Intent("id", "volume", 10, "", "").to_bytes()), **change}
-    data = json.dumps({key: value for key, value in fields.items() if value is not ...}).encode()
+    data = signed({key: value for key, value in fields.items() if value is not ...})
 
     with pytest.raises(CorruptObjectError, match="intents/id"):
         Intent.from_bytes("intents/id.json", data)

@@ -4,8 +4,11 @@ While it lives, whoever deletes what nothing names keeps its hands off the packs
 commit has written and no manifest names yet, and off the versions in `versions`, whose chunks the
 commit will name.  docs/format/intent.md has the fields.
 
-Always true: whether an intent lives is judged by the store's own clock (the time the store last saw
-it written), never by a writer's; its times of day are for people.
+Always true:
+
+  1. Whether an intent lives is judged by the store's own clock (the time the store last saw it
+     written), never by a writer's; its times of day are for people.
+  2. Its name cannot be the hash of its bytes, which change; so it holds the hash of its other fields.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from volume_core.errors import CorruptObjectError
+from volume_core.format.digests import hex_digest, verify
 
 FORMAT = "volume-intent/1"  # DO NOT CHANGE: on disk
 
@@ -35,7 +39,7 @@ class Intent:
     def to_bytes(self) -> bytes:
         """Return the intent as JSON."""
         fields = {**dataclasses.asdict(self), "format": FORMAT}
-        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+        return _json({**fields, "digest": hex_digest(_json(fields))})
 
     @classmethod
     def from_bytes(cls, name: str, data: bytes) -> Self:
@@ -45,14 +49,17 @@ class Intent:
         must then take it for a living one.
         """
         try:
-            return cls._decode(json.loads(data))
+            return cls._decode(name, json.loads(data))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CorruptObjectError(f"{name}: not a {FORMAT} intent ({error})") from error
 
     @classmethod
-    def _decode(cls, fields: dict[str, Any]) -> Self:
-        if (found := fields.pop("format")) != FORMAT:
-            raise ValueError(f"its format is {found!r}; a newer release may read it")
+    def _decode(cls, name: str, fields: dict[str, Any]) -> Self:
+        if fields["format"] != FORMAT:
+            raise ValueError(f"its format is {fields['format']!r}; a newer release may read it")
+        expected = fields.pop("digest")
+        verify(name, _json(fields), expected)
+        del fields["format"]
         fields["versions"] = tuple(fields["versions"])
         intent = cls(**fields)
         if not intent.lifetime_s > 0:  # also raises TypeError where it is no number
@@ -62,3 +69,7 @@ class Intent:
     def is_live(self, modified_ns: int, store_now_ns: int) -> bool:
         """Whether it protects at *store_now_ns*, when the store last saw it written at *modified_ns*."""
         return store_now_ns < modified_ns + self.lifetime_s * 1_000_000_000
+
+
+def _json(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()

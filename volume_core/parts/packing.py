@@ -23,6 +23,7 @@ Always true:
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import queue
 import threading
@@ -55,6 +56,11 @@ SAMPLE_BYTES = 64 << 10
 
 # What file systems that know of no holes answer to SEEK_DATA: such a file is all data.
 _NO_HOLES_HERE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+
+# As Entry(...) and so on make them, at a third of the price: there is one of each for each small file.
+_new_entry = functools.partial(tuple.__new__, Entry)
+_new_extent = functools.partial(tuple.__new__, Extent)
+_new_chunk = functools.partial(tuple.__new__, ChunkRef)
 
 _Segment = tuple[int, int]  # offset in the file, length
 
@@ -344,8 +350,8 @@ class Packer:
                 upload.exception()  # waits
                 self._check()
                 pack = upload.result()
-                for name, _, *rest in chunks:
-                    self._sealed[name] = ChunkRef(name, pack, *rest)
+                for name, _, offset, length, raw_length, codec in chunks:
+                    self._sealed[name] = _new_chunk((name, pack, offset, length, raw_length, codec))
                 self.packs_written += 1
                 self.bytes_written += HEADER_BYTES + sum(chunk.length for chunk in chunks)
             self._sent.clear()
@@ -354,15 +360,16 @@ class Packer:
 
     def seal(self, entry: Entry) -> Entry:
         """Return *entry* with every chunk's pack named, after finish()."""
-        for extent in entry.content:
-            if extent.chunk is not None and not extent.chunk.pack:
-                return entry._replace(content=tuple(map(self._seal_extent, entry.content)))
+        for _, chunk, _ in entry.content:
+            if chunk is not None and not chunk.pack:
+                return _new_entry((*entry[:-1], tuple(map(self._seal_extent, entry.content))))
         return entry
 
     def _seal_extent(self, extent: Extent) -> Extent:
-        if extent.chunk is None or extent.chunk.pack:
+        length, chunk, offset = extent
+        if chunk is None or chunk.pack:
             return extent
-        return Extent(extent.length, self._sealed[extent.chunk.digest], extent.chunk_offset)
+        return _new_extent((length, self._sealed[chunk.digest], offset))
 
     def close(self) -> None:
         """Begin no further upload and wait for those under way.  What was sent stays in the store."""
