@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import sqlite3
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from volume_core.errors import CorruptObjectError
@@ -52,6 +52,12 @@ CREATE INDEX entry_hardlink ON entry (hardlink) WHERE hardlink != 0;
 CREATE UNIQUE INDEX chunk_digest ON chunk (digest);
 """
 ROOT_DIR = 0  # the directory id under which the root's own row stands, with the name b""
+
+# A range of ids is read whole as long as it has at most so many rows for each that is wanted.
+_SPARSE = 4
+
+# What SQLite and its module raise of a file that is damaged; its messages may quote bytes that are no text.
+BROKEN = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 _EXTENT = struct.Struct("<QII")
 _XATTR = struct.Struct("<HI")
@@ -94,7 +100,7 @@ class LayerReader:
         try:
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             kind = self._db.execute("PRAGMA application_id").fetchone()[0]
-        except sqlite3.DatabaseError as error:
+        except BROKEN as error:
             raise CorruptObjectError(f"{name}: not a layer index ({error})") from error
         if (found, kind) != (USER_VERSION, APPLICATION_ID):
             raise CorruptObjectError(
@@ -106,7 +112,7 @@ class LayerReader:
             yield from self._db.execute(sql, args)
         except sqlite3.ProgrammingError:
             raise  # a closed reader is used: the index is not to blame
-        except sqlite3.DatabaseError as error:
+        except BROKEN as error:
             raise CorruptObjectError(f"{self.name}: its index cannot be read ({error})") from error
 
     def _one(self, sql: str, *args: object) -> Any:
@@ -115,7 +121,7 @@ class LayerReader:
             return self._db.execute(sql, args).fetchone()
         except sqlite3.ProgrammingError:
             raise
-        except sqlite3.DatabaseError as error:
+        except BROKEN as error:
             raise CorruptObjectError(f"{self.name}: its index cannot be read ({error})") from error
 
     def directory(self, path: bytes) -> int | None:
@@ -168,6 +174,10 @@ class LayerReader:
         """Whether any row has extended attributes; reads the whole index where none has."""
         return self._one("SELECT 1 FROM entry WHERE xattrs IS NOT NULL LIMIT 1") is not None
 
+    def owners(self) -> Iterator[tuple[int, int]]:
+        """Yield each (uid, gid) that a row has, once; reads the whole index."""
+        return self._all("SELECT DISTINCT uid, gid FROM entry WHERE kind <> ?", int(Kind.WHITEOUT))
+
     def counts(self) -> tuple[int, int]:
         """Return (rows of entry, rows of chunk)."""
         rows = self._one("SELECT (SELECT count(*) FROM entry), (SELECT count(*) FROM chunk)")
@@ -193,14 +203,40 @@ class LayerReader:
             raise CorruptObjectError(f"{self.name}: no chunk {chunk_id} in its index")
         return ChunkRef(*found)
 
+    def _chunks_by_id(self, ids: Collection[int]) -> Mapping[int, ChunkRef]:
+        """Return several chunks by id.  What was stored together is numbered together: mostly one range has all."""
+        low, high = min(ids), max(ids)
+        if high - low > _SPARSE * len(ids):
+            return {each: self._chunk_by_id(each) for each in ids}
+        query = "SELECT chunk.id," + _CHUNK.removeprefix("SELECT") + "WHERE chunk.id BETWEEN ? AND ?"
+        found = {each: ChunkRef(*fields) for each, *fields in self._all(query, low, high)}
+        for each in ids:
+            if each not in found:
+                raise CorruptObjectError(f"{self.name}: no chunk {each} in its index")
+        return found
+
     def extents(self, row: Row) -> tuple[Extent, ...]:
         """Return where the bytes of a file's row lie; they cover `row.size` exactly."""
         if row.content is None:
             return (Extent(row.size, None),) if row.size and row.kind == Kind.FILE else ()
         if isinstance(row.content, int):
-            extents: tuple[Extent, ...] = (Extent(row.size, self._chunk_by_id(row.content)),)
-        else:
-            extents = self._unpack_extents(row.content)
+            return self._covering(row, (Extent(row.size, self._chunk_by_id(row.content)),))
+        return self._covering(row, self._unpack_extents(row.content))
+
+    def extents_of(self, rows: Sequence[Row]) -> list[tuple[Extent, ...]]:
+        """Return what extents() would of each row; for neighbours, with one question instead of one for each."""
+        ids = {row.content for row in rows if isinstance(row.content, int)}
+        chunks = self._chunks_by_id(ids) if ids else {}
+        found = []
+        for row in rows:
+            chunk = chunks[row.content] if isinstance(row.content, int) else None
+            if chunk is not None and row.size <= chunk.raw_length:
+                found.append((Extent(row.size, chunk),))
+            else:
+                found.append(self.extents(row))
+        return found
+
+    def _covering(self, row: Row, extents: tuple[Extent, ...]) -> tuple[Extent, ...]:
         if sum(extent.length for extent in extents) != row.size or not all(map(_lies_within, extents)):
             raise CorruptObjectError(f"{self.name}: the extents of {row.name!r} do not cover its {row.size} bytes")
         return extents
@@ -208,10 +244,10 @@ class LayerReader:
     def _unpack_extents(self, content: bytes) -> tuple[Extent, ...]:
         if len(content) % _EXTENT.size:
             raise CorruptObjectError(f"{self.name}: an extent array was cut short")
-        return tuple(
-            Extent(length, self._chunk_by_id(chunk) if chunk else None, offset)
-            for length, chunk, offset in _EXTENT.iter_unpack(content)
-        )
+        extents = list(_EXTENT.iter_unpack(content))
+        ids = {chunk for _, chunk, _ in extents if chunk}
+        chunks = self._chunks_by_id(ids) if ids else {}
+        return tuple(Extent(length, chunks[chunk] if chunk else None, offset) for length, chunk, offset in extents)
 
     def entry(self, row: Row) -> Entry:
         """Return *row* as a value that stands for itself, its extents included."""
@@ -260,17 +296,22 @@ class _Writer:
         return (
             row_id, self._directory(directory, name), name, int(entry.kind), entry.mode, entry.uid, entry.gid,
             entry.mtime_ns, entry.size, entry.target or None, entry.rdev, link, pack_xattrs(entry.xattrs),
-            self._content(entry.content),
+            self._content(name, entry),
         )  # fmt: skip
 
     def _directory(self, path: bytes, name: bytes) -> int:
-        if not name:  # only the root has no name
+        if not name:
+            if path:
+                raise ValueError(f"a row of {path!r} has no name, as only the root has")
             return ROOT_DIR
         if not self._dirs or self._dirs[-1][1] != path:
             self._dirs.append((len(self._dirs) + 1, path))
         return self._dirs[-1][0]
 
-    def _content(self, extents: tuple[Extent, ...]) -> int | bytes | None:
+    def _content(self, name: bytes, entry: Entry) -> int | bytes | None:
+        extents = entry.content
+        if sum([extent.length for extent in extents]) != entry.size:
+            raise ValueError(f"the content of {name!r} does not cover its {entry.size} bytes")
         if not extents:
             return None
         if len(extents) == 1:

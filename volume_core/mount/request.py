@@ -9,7 +9,6 @@ the base recorded beside it (the layers of this request are that base); nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -73,7 +72,7 @@ class Mounted(Protocol):
 
     @property
     def dialect(self) -> str:
-        """The name of the dialect (parts/dialects.py) of the upper's markers: kernel, userxattr, fuse-overlay, plain."""
+        """The name of the dialect (parts/dialects.py) of the upper's markers."""
         ...
 
     def is_alive(self) -> bool:
@@ -107,6 +106,3 @@ class Driver(Protocol):
     def mount(self, request: MountRequest) -> Mounted:
         """Mount and return when the tree answers, or raise MountError (what the machine lacks) and leave nothing."""
         ...
-
-
-MountFunction = Callable[[MountRequest], Mounted]

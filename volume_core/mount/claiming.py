@@ -1,0 +1,93 @@
+"""Making a mount known before anything is mounted.
+
+Under one lock: what crashes left is cleaned up, the path and the working copy are found free, and the record
+is written.  So of two mounts that want the same, one is refused, and whatever happens next can be undone.
+"""
+
+from __future__ import annotations
+
+import os
+
+from volume_core.errors import MountError
+from volume_core.mount import stale, syscalls
+from volume_core.mount.plans import (
+    SERVING_LOCK,
+    SUPERVISOR_LOCK,
+    Plan,
+    Process,
+    Record,
+    exclusively,
+    forget,
+    hold,
+)
+
+
+def claim(plan: Plan) -> tuple[Record, int, int]:
+    """Make the mount known; return its record and the descriptors that lock its supervisor and serving files.
+
+    Raises MountError if the path cannot be mounted on or the working copy is mounted already.
+    """
+    mounts = os.path.dirname(plan.directory)
+    with exclusively(mounts):
+        stale.clean(mounts, plan.boot_id, plan.asker)
+        _refuse_second_mount(plan, mounts)
+        exists = _refuse_unfit(plan.mount_path)
+        os.mkdir(plan.directory, 0o700)
+        try:
+            supervisor = hold(os.path.join(plan.directory, SUPERVISOR_LOCK))
+            serving = hold(os.path.join(plan.directory, SERVING_LOCK))
+            record = Record(plan, created=not exists, processes={"supervisor": Process.of(os.getpid())})
+            record.save()
+            if not exists:
+                _make(plan.mount_path)
+        except BaseException:
+            forget(plan.directory)
+            raise
+    return record, supervisor, serving
+
+
+def release(record: Record) -> None:
+    """Forget a mount of which nothing is mounted any more, and remove what claim() made."""
+    with exclusively(os.path.dirname(record.plan.directory)):
+        if record.created:
+            stale.remove_mount_path(record.plan.mount_path)
+        forget(record.plan.directory)
+
+
+def _refuse_second_mount(plan: Plan, mounts: str) -> None:
+    if plan.working_copy is None:
+        return
+    for name in os.listdir(mounts):
+        try:
+            other = Record.load(os.path.join(mounts, name)).plan
+        except (OSError, ValueError):
+            continue
+        if other.working_copy == plan.working_copy:
+            raise MountError(f"working copy {plan.working_copy} is mounted already, at {other.mount_path}")
+
+
+def _refuse_unfit(path: str) -> bool:
+    """Raise MountError unless *path* is an empty directory or nothing at all; return whether it exists."""
+    mounted = syscalls.mounted_at(path)
+    if mounted is not None:
+        raise MountError(
+            f"{path}: {mounted.source} ({mounted.kind}) is mounted there already: unmount it or choose another path"
+        )
+    try:
+        with os.scandir(path) as entries:
+            if any(entries):
+                raise MountError(
+                    f"{path} is not empty: a mount would hide what is in it; choose an empty or a new directory"
+                )
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise MountError(f"{path} cannot be mounted on: {error.strerror}") from error
+    return True
+
+
+def _make(path: str) -> None:
+    try:
+        os.makedirs(path)
+    except OSError as error:
+        raise MountError(f"{path} cannot be made to mount on: {error.strerror}") from error
