@@ -18,6 +18,7 @@ is sent before the first call.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -79,7 +80,7 @@ def _s3(bucket: str, prefix: str, options: Mapping[str, str]) -> Connection:
     return Connection(
         reads=client(**_common(prefix, endpoint, _READ)),
         writes=client(**_common(prefix, endpoint, _WRITE)),
-        where=f"region {config['region']}, endpoint {endpoint or 'of Amazon'}",
+        where=f"region {config['region']}, endpoint {_public(endpoint) or 'of Amazon'}",
         standard=endpoint is None,
         aws=None if anonymous else aws,
     )
@@ -93,14 +94,16 @@ def _google(bucket: str, prefix: str, options: Mapping[str, str]) -> Connection:
     if endpoint:
         endpoint = endpoint if "://" in endpoint else f"http://{endpoint}"
         config["base_url"] = endpoint
-    # An emulator knows nobody, and asking Google's servers for a token to show it would fail.
-    if endpoint or _flag(options, "anonymous", "GOOGLE_SKIP_SIGNATURE"):
+    if _flag(options, "anonymous", "GOOGLE_SKIP_SIGNATURE"):
         config["skip_signature"] = True
+    elif (endpoint or "").startswith("http://"):
+        # An emulator knows nobody, and a real token must not go over the line in the clear.
+        config["bearer_token"] = "emulator"
     client = partial(GCSStore, bucket, config=cast("Any", config))
     return Connection(
         reads=client(**_common(prefix, endpoint, _READ)),
         writes=client(**_common(prefix, endpoint, _WRITE)),
-        where=f"endpoint {endpoint or 'of Google'}",
+        where=f"endpoint {_public(endpoint) or 'of Google'}",
         standard=endpoint is None,
     )
 
@@ -117,7 +120,7 @@ def _azure(bucket: str, prefix: str, options: Mapping[str, str]) -> Connection:
     return Connection(
         reads=client(**_common(prefix, in_the_clear, _READ)),
         writes=client(**_common(prefix, in_the_clear, _WRITE)),
-        where=f"account {config.get('account_name', 'of the emulator')}, endpoint {endpoint or 'of Azure'}",
+        where=f"account {config.get('account_name', 'of the emulator')}, endpoint {_public(endpoint) or 'of Azure'}",
         standard=in_the_clear is None,
     )
 
@@ -172,6 +175,11 @@ def _common(prefix: str, endpoint: str | None, waits: dict[str, timedelta]) -> d
             **waits,
         },
     }
+
+
+def _public(endpoint: str | None) -> str:
+    """Return *endpoint* without what may be secret in it: a user's name and password, a query."""
+    return re.sub(r"//[^/@]*@", "//", (endpoint or "").split("?", 1)[0])
 
 
 def _flag(options: Mapping[str, str], option: str, variable: str) -> bool:

@@ -67,7 +67,7 @@ def answer(error: Exception) -> Answer:
     return Answer(
         int(status[1]) if status else 0,
         (code[1] or code[2]) if code else "",
-        " ".join(message[1].split())[:200] if message else "",
+        " ".join(message[1].split("RequestId:")[0].split())[:200] if message else "",
     )
 
 
@@ -104,6 +104,8 @@ def _advice(error: Exception, found: Answer) -> str:
         return "check the region: the bucket is in another one (set AWS_REGION)"
     if found.code in _CLOCK:
         return "check this machine's clock: the request's time is too far off"
+    if "non-partial response" in _shown(error):
+        return "use another server: this one answers a range request with the whole object"
     if found.status == 401 or isinstance(error, exceptions.UnauthenticatedError):
         return "check the credentials: they are missing, wrong or expired"
     if found.status == 403 or isinstance(error, exceptions.PermissionDeniedError):
