@@ -1,0 +1,277 @@
+"""Turning what a working tree changed into a version: the order is the guarantee.
+
+    1. intent     "a commit is in progress"      prune keeps its hands off what follows
+    2. packs      the bytes                      nothing names them yet
+    3. layers     name the packs                 nothing names them yet
+    4. manifest   names the layers               <- the commit point; before it, nothing happened
+    5. the intent is removed
+
+A crash before 4 leaves only objects that nothing names; prune removes them when the intent has
+lapsed.  A crash after 4 leaves a whole version.  There is no state between.  docs/durability.md tells
+the same story to users and must change with this file.
+
+Always true:
+
+  1. Right before the manifest the intent is known to be alive; where it is not, nothing is published.
+  2. A tree that is as its parent is the parent's version: no object is written, the intent neither.
+  3. A commit that raises has published nothing, but for one case that no client can tell: the store
+     took the manifest and then failed.  Such a version is whole, and committing again is right.
+  4. Nothing here touches the working tree, and no state of this machine: the caller keeps `captured`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from volume_core.domain.changes import EMPTY_TOTALS, Changes, Upper, changes
+from volume_core.domain.view import View
+from volume_core.errors import CorruptObjectError, StorageError
+from volume_core.format.entries import ChunkRef, Entry, Extent
+from volume_core.format.manifest import Action, LayerRef, Manifest
+from volume_core.format.names import Locator, layer_name, version_name
+from volume_core.parts.capturing import Captured, capture
+from volume_core.parts.compacting import merged_rows, needs_compaction
+from volume_core.parts.dialects import Dialect
+from volume_core.parts.indexes import build_index, open_index, pack_index
+from volume_core.parts.intents import HeldIntent, iso_utc
+from volume_core.parts.packing import MAX_UPLOADS, Compression, Packer
+from volume_core.storage.protocol import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitRequest:
+    """One working tree, what it stands on, and what its version shall say.
+
+    `root` is the upper (of the copy driver: the tree) in `dialect`; `mount_path` is where it is
+    mounted, if it is.  `base_view` shows the version it is mounted over, `parent_view` the one the new
+    version follows: the base, or this working copy's own last commit.  Locators and `parent` are None,
+    and the views empty, before the first commit.
+
+    `previous` is what the last commit captured (the result's `captured`): what did not change since is
+    not read.  Where `parent` is not the base it must be that commit's, or None, which costs a
+    comparison of the whole tree.
+
+    `settle` is called before the tree is scanned and before the scans are compared for the last time
+    (Mounted.settle); `as_version` turns a scan of the tree into the version's terms (Achieved.as_version).
+    `clock` gives ns since 1970.
+    """
+
+    store: Store
+    volume: str
+    root: Path
+    dialect: Dialect
+    mount_path: Path | None = None
+    base_view: View = field(default_factory=View)
+    base_locator: str | None = None
+    parent_view: View = field(default_factory=View)
+    parent_locator: str | None = None
+    parent: Manifest | None = None
+    previous: Captured | None = None
+    settle: Callable[[], None] = lambda: None
+    as_version: Callable[[Mapping[bytes, Upper]], Mapping[bytes, Upper]] = lambda upper: upper
+    message: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    produced_by: Action | None = None
+    region: str | None = None
+    metadata_store_type: str = "sqlite"
+    compression: Compression = "auto"
+    max_uploads: int = MAX_UPLOADS
+    allow_torn: bool = False
+    clock: Callable[[], int] = time.time_ns
+
+
+@dataclass(frozen=True, slots=True)
+class CommitResult:
+    """The version the tree now is.  `changed` is False where that is the parent, which then comes back as it was.
+
+    `captured` is for the caller to keep, now that the version exists.  `indexes` are the layers made
+    here, for IndexCache.add: what was just written need not be fetched.
+    """
+
+    manifest: Manifest
+    locator: str
+    captured: Captured
+    changed: bool = True
+    rows: int = 0
+    packs_written: int = 0
+    objects_written: int = 0
+    bytes_written: int = 0
+    indexes: tuple[tuple[LayerRef, bytes], ...] = ()
+
+
+def commit(request: CommitRequest) -> CommitResult:
+    """Publish what *request*'s tree is as a version, or return its parent where nothing changed.
+
+    Raises BusyError naming the paths that kept changing, StorageError where the store failed or the
+    intent was lost; nothing was published then.  ValueError: base or parent lie in another store.
+    """
+    versions = [locator for locator in (request.base_locator, request.parent_locator) if locator]
+    for locator in versions:
+        if Locator.parse(locator).store != request.store.url:
+            raise ValueError(f"{locator} is not in {request.store.url}, and the new version would name its packs")
+    with (
+        HeldIntent(request.store, request.volume, versions, clock=request.clock) as intent,
+        Packer(request.store, _known(request), request.compression, request.max_uploads, intent.begin) as packer,
+    ):
+        captured = _capture(request, packer)
+        delta = _difference(request, captured)
+        if not delta.rows and request.parent is not None and request.parent_locator is not None:
+            return CommitResult(request.parent, request.parent_locator, captured, changed=False)
+        packer.finish()
+        captured = captured.sealed(packer.seal)
+        layers = _layers(request, ((where, name, packer.seal(entry)) for where, name, entry in delta.rows))
+        for layer in layers:
+            intent.begin()
+            request.store.put_new(layer_name(layer.ref.digest), layer.stored)
+        manifest = _manifest(request, delta, captured, layers)
+        locator = _publish(request, intent, manifest)
+        return CommitResult(
+            manifest,
+            locator,
+            captured,
+            rows=len(delta.rows),
+            packs_written=packer.packs_written,
+            objects_written=packer.packs_written + len(layers) + 1,
+            bytes_written=packer.bytes_written + sum(len(layer.stored) for layer in layers),
+            indexes=tuple((layer.ref, layer.index) for layer in layers),
+        )
+
+
+# -- what changed
+
+
+def _known(request: CommitRequest) -> Callable[[bytes], ChunkRef | None]:
+    """Finds chunks of the parent and of the base: the intent protects both, and nothing else."""
+    views = [request.parent_view]
+    if request.base_locator != request.parent_locator:
+        views.append(request.base_view)
+
+    def known(digest: bytes) -> ChunkRef | None:
+        for view in views:
+            found = view.chunk(digest)
+            if found is not None:
+                return found
+        return None
+
+    return known
+
+
+def _capture(request: CommitRequest, packer: Packer) -> Captured:
+    def base_content(path: bytes) -> tuple[Extent, ...]:
+        node = request.base_view.resolve(path)
+        if node is None:
+            raise CorruptObjectError(
+                f"{request.root} keeps the content of {path!r}, which its base has not: it was not made over this base"
+            )
+        return request.base_view.extents(node)
+
+    return capture(
+        request.root,
+        request.dialect,
+        packer.read,
+        base_content,
+        request.previous,
+        allow_torn=request.allow_torn,
+        mount_path=request.mount_path,
+        settle=request.settle,
+    )
+
+
+def _difference(request: CommitRequest, captured: Captured) -> Changes:
+    totals = (request.parent.used_bytes, request.parent.inode_count) if request.parent else EMPTY_TOTALS
+    upper = request.as_version(captured.upper)
+    return changes(upper, request.base_view, request.parent_view, _made_parent(request), totals)
+
+
+def _made_parent(request: CommitRequest) -> Mapping[bytes, Upper] | None:
+    """What the parent was made of, where it is not the base."""
+    if request.parent_locator == request.base_locator:
+        return None
+    if request.previous is not None:
+        return request.as_version(request.previous.upper)
+    # Unknown: nothing of the base is then taken to show through, so that everything is compared.
+    return {b"": Upper(request.parent_view.entry(request.parent_view.root), None)}
+
+
+# -- what is written
+
+LayerRow = tuple[bytes, bytes, Entry]  # directory, name, entry: see write_layer
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    ref: LayerRef
+    stored: bytes
+    index: bytes
+
+
+def _layers(request: CommitRequest, rows: Iterable[LayerRow]) -> list[_Layer]:
+    """The delta, and after it the merged layer where the stack has grown too costly to mount."""
+    delta = _layer(rows)
+    stack = (*request.parent.stack, delta.ref) if request.parent else (delta.ref,)
+    if not needs_compaction(stack):
+        return [delta]
+    reader = open_index(delta.index)
+    try:
+        return [delta, _layer(merged_rows(View((*request.parent_view.layers, reader))))]
+    finally:
+        reader.close()
+
+
+def _layer(rows: Iterable[LayerRow]) -> _Layer:
+    index = build_index(rows)
+    stored, ref = pack_index(index)
+    return _Layer(ref, stored, index)
+
+
+def _manifest(request: CommitRequest, delta: Changes, captured: Captured, layers: list[_Layer]) -> Manifest:
+    older = request.parent.stack if request.parent else ()
+    return Manifest(
+        volume=request.volume,
+        created_at=iso_utc(request.clock()),
+        stack=(layers[1].ref,) if len(layers) > 1 else (*older, layers[0].ref),
+        delta=layers[0].ref,
+        parents=(request.parent_locator,) if request.parent_locator else (),
+        message=_text(request.message),
+        used_bytes=delta.used_bytes,
+        inode_count=delta.inode_count,
+        metadata_store_type=request.metadata_store_type,
+        region=request.region,
+        produced_by=request.produced_by,
+        parent_produced_by=request.parent.produced_by if request.parent else None,
+        labels={_text(key): _text(value) for key, value in sorted(request.labels.items())},
+        torn=tuple(map(_path_text, captured.torn)),
+    )
+
+
+def _text(text: str) -> str:
+    """*text* with lone surrogates, which stand for bytes that are no text, spelled out: JSON readers refuse them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _path_text(path: bytes) -> str:
+    r"""Any path as text that tells it from any other: bytes that are no UTF-8 as \xNN, a backslash twice."""
+    return path.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
+def _publish(request: CommitRequest, intent: HeldIntent, manifest: Manifest) -> str:
+    """Store the manifest if the intent is alive; return the locator."""
+    name = version_name(request.volume, manifest.version)
+    intent.check()
+    request.store.put_new(name, manifest.to_bytes())
+    if intent.has_lapsed():
+        # The machine slept between the check and here for longer than the intent lives: prune may have
+        # come by in between.  Nobody was told of this version.
+        request.store.delete(name)
+        raise StorageError(
+            f"{name} was taken back: its commit was stopped for longer than its intent lives; commit again",
+            transient=True,
+        )
+    log.debug("committed %s", name)
+    return str(Locator(request.store.url, request.volume, manifest.version))
