@@ -155,7 +155,7 @@ def _path(rest: str) -> str:
     if not path.startswith("/") or "\0" in path:
         raise InvalidNameError(
             f"file://{rest} names no directory: a file URL has three slashes and an absolute path, "
-            f"like {_file_url(_absolute(path.replace(chr(0), '')))}"
+            f"like {_file_url(_absolute(path.replace(chr(0), '') or 'directory'))}"
         )
     return _absolute(path)
 

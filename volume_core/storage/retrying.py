@@ -132,16 +132,17 @@ class Retrying:
     def names(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield each object once, also when the listing had to be begun again."""
         tries = self._tries("list", prefix)
-        listing = self.inner.names(prefix)
+        listing: Iterator[ObjectInfo] | None = None
         seen: set[str] = set()
         while True:
             try:
+                listing = listing or self.inner.names(prefix)
                 found = next(listing)
             except StopIteration:
                 return
             except StorageError as error:
                 tries.wait_after(error)
-                listing = self.inner.names(prefix)
+                listing = None
                 continue
             if found.name not in seen:
                 seen.add(found.name)
