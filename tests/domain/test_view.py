@@ -306,3 +306,14 @@ def test_closing_a_view_closes_its_layers():
 
     with pytest.raises(sqlite3.ProgrammingError):
         view.resolve(b"a")
+
+
+@given(stacks(), st.randoms(use_true_random=False))
+def test_the_extents_of_many_nodes_are_those_of_each(stack: Stack, order):
+    view = stack.view()
+    nodes = list(view.walk())
+    order.shuffle(nodes)
+
+    assert list(map(view.extents, nodes)) == view.extents_of(nodes)
+    assert len(stack.layers) == len(view.layers)
+    view.close()

@@ -250,6 +250,17 @@ class View:
         """Return where a file's bytes lie; () for anything else."""
         return self._layers[node.layer].extents(node.row) if node.row.content is not None or node.row.size else ()
 
+    def extents_of(self, nodes: Sequence[Node]) -> list[tuple[Extent, ...]]:
+        """Return what extents() would of each node; cheap for neighbours."""
+        found: list[tuple[Extent, ...]] = [()] * len(nodes)
+        files = [place for place, node in enumerate(nodes) if node.row.content is not None or node.row.size]
+        for layer in {nodes[place].layer for place in files}:
+            places = [place for place in files if nodes[place].layer == layer]
+            extents = self._layers[layer].extents_of([nodes[place].row for place in places])
+            for place, each in zip(places, extents, strict=True):
+                found[place] = each
+        return found
+
     def entry(self, node: Node) -> Entry:
         """Return *node* as a value: an opaque directory is a directory, and `hardlink` is the node's
         number where more than one of its names is shown, else 0."""

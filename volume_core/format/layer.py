@@ -227,7 +227,7 @@ class LayerReader:
         """Return what extents() would of each row; for neighbours, with one question instead of one for each."""
         ids = {row.content for row in rows if isinstance(row.content, int)}
         chunks = self._chunks_by_id(ids) if ids else {}
-        found = []
+        found: list[tuple[Extent, ...]] = []
         for row in rows:
             chunk = chunks[row.content] if isinstance(row.content, int) else None
             if chunk is not None and row.size <= chunk.raw_length:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from volume_core.errors import CorruptObjectError
 from volume_core.format.digests import DIGEST_BYTES
 from volume_core.format.entries import CHUNK_BYTES, Codec, Kind
-from volume_core.format.layer import LayerReader, unpack_xattrs
+from volume_core.format.layer import BROKEN, LayerReader, unpack_xattrs
 from volume_core.format.pack import HEADER_BYTES
 
 NAME_BYTES_MAX = 255  # NAME_MAX of Linux
@@ -91,13 +91,14 @@ def check_layer(connection: sqlite3.Connection, name: str) -> None:
     try:
         for problem in _problems(connection, name):
             raise CorruptObjectError(f"{name}: {problem}")
-    except sqlite3.DatabaseError as error:
+    except BROKEN as error:
         raise CorruptObjectError(f"{name}: its index cannot be read ({error})") from error
 
 
 def _problems(connection: sqlite3.Connection, name: str) -> Iterator[str]:
     yield from _schema_problems(connection)
-    for (found,) in connection.execute("PRAGMA quick_check(1)"):
+    # Not quick_check: an index that says another name than its table would be believed by some questions.
+    for (found,) in connection.execute("PRAGMA integrity_check(1)"):
         if found != "ok":
             yield f"its index is damaged ({found})"
     for problem, rule in _RULES:
@@ -108,11 +109,12 @@ def _problems(connection: sqlite3.Connection, name: str) -> Iterator[str]:
             yield f"its index has a directory that none can be: {path!r:.300}"
     reader = LayerReader(connection, name)
     query = "SELECT id FROM entry WHERE xattrs IS NOT NULL OR typeof(content) = 'blob'"
-    for (row_id,) in connection.execute(query):
-        row = reader.row(row_id)
-        if row is not None:
-            reader.extents(row)
+    for row in filter(None, (reader.row(row_id) for (row_id,) in connection.execute(query))):
+        reader.extents(row)
+        try:
             unpack_xattrs(row.xattrs)
+        except CorruptObjectError as error:
+            yield f"{row.name!r}: {error}"
 
 
 def _schema_problems(connection: sqlite3.Connection) -> Iterator[str]:
