@@ -47,14 +47,16 @@ def test_a_copy_is_found_again_as_it_was_made(state):
     assert [made.id] == [copy.id for copy in list_all(state)]
 
 
-def test_an_update_is_seen_by_the_next_who_looks(state):
+def test_an_update_is_seen_by_the_next_who_looks(state, tmp_path):
     made = make(state)
 
-    made.update(parent="file:///store/versions/v/1.json", tree="/somewhere")
+    made.update(parent="file:///store/versions/v/1.json", tree=str(tmp_path / "tree"))
 
     found = load(state, made.id)
     assert "file:///store/versions/v/1.json" == found.parent
-    assert "/somewhere" == str(found.upper)
+    assert made.path / "upper" == found.upper
+    (tmp_path / "tree").mkdir()
+    assert tmp_path / "tree" == found.upper
     assert {"captured.sqlite"} == {found.captured_path.name}
     assert sorted(["lock", "record.json", "upper", "work"]) == sorted(os.listdir(made.path))
 
@@ -202,14 +204,28 @@ def test_a_forked_worker_does_not_keep_the_lock(state):
 def test_discarding_deletes_all_of_it(state, tmp_path):
     made = make(state)
     (made.upper / "closed").mkdir(mode=0o000)
-    made.update(tree=str(tmp_path / "tree"))
     (tmp_path / "tree" / "below").mkdir(parents=True)
+    made.update(tree=str(tmp_path / "tree"), tree_inode=(tmp_path / "tree").stat().st_ino)
 
     made.discard()
 
     assert [] == os.listdir(state.work)
     assert not (tmp_path / "tree").exists()
     assert [] == list_all(state)
+
+
+def test_discarding_leaves_what_took_the_place_of_its_tree(state, tmp_path):
+    made = make(state)
+    (tmp_path / "tree").mkdir()
+    made.update(tree=str(tmp_path / "tree"), tree_inode=(tmp_path / "tree").stat().st_ino)
+    os.rename(tmp_path / "tree", tmp_path / "moved away")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "another's").write_bytes(b"x")
+
+    made.discard()
+
+    assert [] == list_all(state)
+    assert (tmp_path / "tree" / "another's").exists()
 
 
 def test_a_discard_cut_short_is_finished_later_and_not_listed(state, monkeypatch):

@@ -6,11 +6,10 @@ Always true: the choice is a function of the report and of what was asked; one l
 from __future__ import annotations
 
 import logging
-import os
 from typing import NamedTuple
 
 from volume_core.errors import MountError
-from volume_core.mount.doctor import COPY, DRIVERS, DriverReport, Report, examine
+from volume_core.mount.doctor import COPY, DRIVERS, DriverReport, Report
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +34,6 @@ def choose(report: Report, wanted: str = AUTO, *, writable: bool = True) -> Choi
     choice = _best(report, writable) if wanted == AUTO else _asked_for(report, wanted, writable)
     log.info("driver %s: %s", choice.driver, choice.reason)
     return choice
-
-
-def choose_for(upper_dir: str | os.PathLike[str], wanted: str = AUTO, *, writable: bool = True) -> Choice:
-    """Return the driver for a mount on this machine whose upper lies below *upper_dir*; see `choose`."""
-    return choose(examine(upper_dir, versions=False), wanted, writable=writable)
 
 
 def _works(report: DriverReport, writable: bool) -> bool:

@@ -138,13 +138,14 @@ def _summary(machine: Machine) -> str:
     return " · ".join(parts)
 
 
-def examine(upper_dir: str | os.PathLike[str], *, try_mounts: bool = False, versions: bool = True) -> Report:
+def examine(upper_dir: str | os.PathLike[str], *, try_mounts: bool = False, versions: bool = False) -> Report:
     """Return what works here for uppers below *upper_dir* (it need not exist).
 
     With *try_mounts* every driver that seems to work is tried with a tiny mount, out of everyone's
-    sight and gone afterwards; that takes up to some seconds.  Without *versions* no program is started.
+    sight and gone afterwards; that takes up to some seconds.  *versions* adds those of the programs,
+    which are started for it (`try_mounts` does so too); without either, this takes a millisecond.
     """
-    machine = read_machine(upper_dir, versions=versions)
+    machine = read_machine(upper_dir, versions=versions or try_mounts)
     report = diagnose(machine)
     if not try_mounts:
         return report

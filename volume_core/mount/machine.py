@@ -77,7 +77,7 @@ class Machine:
         return bool(self.cap_bounding >> capability & 1)
 
 
-def read_machine(upper_dir: str | os.PathLike[str], *, versions: bool = True) -> Machine:
+def read_machine(upper_dir: str | os.PathLike[str], *, versions: bool = False) -> Machine:
     """Return the facts of this process on this machine; *upper_dir* need not exist yet.
 
     Programs are asked for their versions only with *versions*: nothing else here starts a process.

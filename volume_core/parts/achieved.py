@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +49,10 @@ class Values(NamedTuple):
     mtime_ns: int | None = None
 
 
+def _values(entry: Entry) -> Values:
+    return Values(entry.mode, entry.uid, entry.gid, entry.mtime_ns)
+
+
 class Shortfall(NamedTuple):
     """How a path differs from its version: the attributes it got and those it should have (None in
     both where they agree), the xattrs it lacks, and those it has without having been given them."""
@@ -69,27 +72,19 @@ class Achieved:
         # A tree has few distinct shortfalls ("every uid is mine"): each is kept once.
         self._known: dict[Shortfall, Shortfall] = {}
 
-    def note(self, path: bytes, wanted: Entry, status: os.stat_result, xattrs: Xattrs) -> None:
-        """Remember that *path* got the attributes of *status* and *xattrs* where *wanted* was asked for."""
-        mode = stat.S_IMODE(status.st_mode)
-        if (
-            mode == wanted.mode
-            and status.st_uid == wanted.uid
-            and status.st_gid == wanted.gid
-            and status.st_mtime_ns == wanted.mtime_ns
-            and xattrs == wanted.xattrs
-        ):
+    def note(self, path: bytes, wanted: Entry, got: Entry) -> None:
+        """Remember that *path* has the attributes of *got*, where those of *wanted* were asked for."""
+        asked, found = _values(wanted), _values(got)
+        if asked == found and wanted.xattrs == got.xattrs:
             return
-        got = (mode, status.st_uid, status.st_gid, status.st_mtime_ns)
-        asked = (wanted.mode, wanted.uid, wanted.gid, wanted.mtime_ns)
-        differs = [one != other for one, other in zip(got, asked, strict=True)]
-        found = Shortfall(
-            Values(*(value if d else None for value, d in zip(got, differs, strict=True))),
+        differs = [one != other for one, other in zip(asked, found, strict=True)]
+        shortfall = Shortfall(
+            Values(*(value if d else None for value, d in zip(found, differs, strict=True))),
             Values(*(value if d else None for value, d in zip(asked, differs, strict=True))),
-            tuple(pair for pair in wanted.xattrs if pair not in xattrs),
-            tuple(pair for pair in xattrs if pair not in wanted.xattrs),
+            tuple(pair for pair in wanted.xattrs if pair not in got.xattrs),
+            tuple(pair for pair in got.xattrs if pair not in wanted.xattrs),
         )
-        self.shortfalls[path] = self._known.setdefault(found, found)
+        self.shortfalls[path] = self._known.setdefault(shortfall, shortfall)
 
     def copy(self, path: bytes, other: bytes) -> None:
         """Give *other*, a further name of the same file, what is known of *path*."""

@@ -21,18 +21,19 @@ import errno
 import logging
 import os
 import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol
 
 from volume_core.domain.view import Node, View
 from volume_core.errors import CorruptObjectError
 from volume_core.format.entries import Entry, Extent, Kind, split
 from volume_core.parts.achieved import Achieved
+from volume_core.parts.dialects import belongs_to_tree
+from volume_core.parts.scanning import Item, Signature, now_ns
 from volume_core.parts.trees import DIRECTORY_FLAGS, PATH_PIECE_BYTES, open_below, remove_tree
 
 log = logging.getLogger(__name__)
@@ -45,14 +46,6 @@ BLOCK_BYTES = 4 << 20
 CLOCK_PATIENCE_S = 0.1  # the coarse clock moves at least every 10 ms
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE_BITS = 0o222
-_KINDS = {
-    stat.S_IFREG: Kind.FILE,
-    stat.S_IFDIR: Kind.DIRECTORY,
-    stat.S_IFLNK: Kind.SYMLINK,
-    stat.S_IFIFO: Kind.FIFO,
-    stat.S_IFCHR: Kind.CHAR,
-    stat.S_IFBLK: Kind.BLOCK,
-}
 _DEVICES = {Kind.CHAR: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK}
 
 
@@ -68,31 +61,14 @@ class Content(Protocol):
         ...
 
 
-class Signature(NamedTuple):
-    kind: Kind
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Self:
-        return cls(
-            _KINDS[stat.S_IFMT(status.st_mode)], status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-        )
-
-
-class Hydrated(NamedTuple):
-    """One path of the new tree: its signature, and its entry in the version's terms, content included."""
-
-    signature: Signature
-    entry: Entry
-
-
 class Tree(NamedTuple):
-    """What hydrate made: every path (b"" is the root) but those that could not be made, and what was achieved."""
+    """What hydrate made.
 
-    paths: dict[bytes, Hydrated]
+    `items`: every path (b"" is the root) but those that could not be made, as a scan finds it, with its content.
+    `achieved` turns them, and every later scan of the tree, into the version's terms.
+    """
+
+    items: dict[bytes, Item]
     achieved: Achieved
 
 
@@ -131,14 +107,17 @@ def hydrate_into(
     threads: int | None = None,
     protect: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    before_root: Callable[[], object] = lambda: None,
 ) -> Tree:
     """Fill *directory*, empty and the caller's own, and give it the root's attributes.
 
     As `hydrate`, but a failure leaves what was made so far: the caller must know that it is not whole.
+    *before_root* is called when all is made but for the root's own attributes.
     """
     root_fd = os.open(directory, DIRECTORY_FLAGS)
     try:
-        return _Hydration(view, content, root_fd, protect, progress).run(threads or default_threads())
+        hydration = _Hydration(view, content, root_fd, protect, progress)
+        return hydration.run(threads or default_threads(), before_root)
     finally:
         os.close(root_fd)
 
@@ -176,14 +155,14 @@ class _Hydration:
         self._is_root = os.geteuid() == 0
         # A new directory with xattrs has inherited them (an ACL, a label): so will all below it.
         self._inherits = bool(_get_xattrs(root_fd))
-        self._paths: dict[bytes, Hydrated] = {}
+        self._items: dict[bytes, Item] = {}
         self._achieved = Achieved()
         self._lock = threading.Lock()
         self._links: list[tuple[bytes, bytes]] = []  # (first name, further name)
         self._first_names: dict[int, bytes] = {}
         self._directories: list[tuple[bytes, Entry]] = []
 
-    def run(self, threads: int) -> Tree:
+    def run(self, threads: int, before_root: Callable[[], object]) -> Tree:
         with ThreadPoolExecutor(threads, "hydrate") as pool:
             pending: set[Future[None]] = set()
             try:
@@ -198,9 +177,11 @@ class _Hydration:
                 raise
         self._make_links()
         for path, entry in reversed(self._directories):  # children first: a parent may be closed to us afterwards
+            if not path:
+                before_root()
             self._finish_directory(path, entry)
         self._wait_for_the_clock()
-        return Tree(self._paths, self._achieved)
+        return Tree(self._items, self._achieved)
 
     # -- walking the view: one thread
 
@@ -322,13 +303,13 @@ class _Hydration:
                 continue
             with _at(self._root_fd, first) as (from_fd, name), _at(self._root_fd, further) as (to_fd, new):
                 os.link(name, new, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
-        for first in {first for first, _ in self._links if first in self._paths}:
+        for first in {first for first, _ in self._links if first in self._items}:
             with _at(self._root_fd, first) as (fd, name):  # each further name has moved its ctime
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            self._paths[first] = Hydrated(Signature.of(status), self._paths[first].entry)
+            self._items[first] = _item(self._items[first].entry, status)
         for first, further in self._links:
-            if first in self._paths:
-                self._paths[further] = self._paths[first]
+            if first in self._items:
+                self._items[further] = self._items[first]
                 self._achieved.copy(first, further)
 
     def _finish_directory(self, path: bytes, entry: Entry) -> None:
@@ -340,22 +321,31 @@ class _Hydration:
             os.close(fd)
 
     def _note(self, path: bytes, entry: Entry, status: os.stat_result, xattrs: tuple[tuple[bytes, bytes], ...]) -> None:
-        self._paths[path] = Hydrated(Signature.of(status), entry)
+        if entry.kind is Kind.SYMLINK:
+            got = entry._replace(mode=0o777)
+        else:
+            got = entry._replace(mode=stat.S_IMODE(status.st_mode))
+        got = got._replace(uid=status.st_uid, gid=status.st_gid, mtime_ns=status.st_mtime_ns, xattrs=xattrs, hardlink=0)
+        self._items[path] = _item(got, status)
         if not self._protect:  # such a tree is never committed
-            self._achieved.note(path, entry, status, xattrs)
+            self._achieved.note(path, entry, got)
 
     def _wait_for_the_clock(self) -> None:
         """Return when a change made from now on gets a later time stamp than anything made here."""
-        newest_ns = max(made.signature.ctime_ns for made in self._paths.values())
+        newest_ns = max(item.signature.ctime_ns for item in self._items.values())
         patient_until = time.monotonic() + CLOCK_PATIENCE_S
-        while _coarse_now_ns() <= newest_ns and time.monotonic() < patient_until:
+        while now_ns() <= newest_ns and time.monotonic() < patient_until:
             time.sleep(0.001)
 
 
-def _coarse_now_ns() -> int:
-    """The clock of which the kernel makes time stamps: it stands still for some milliseconds at a time."""
-    coarse = 5  # CLOCK_REALTIME_COARSE of Linux
-    return time.clock_gettime_ns(coarse) if sys.platform == "linux" else time.time_ns()
+def _item(entry: Entry, status: os.stat_result) -> Item:
+    """What a scan would say of a path that has that status."""
+    if entry.is_directory:
+        return Item(Signature.of(status), entry, 0, status.st_nlink)
+    key = status.st_dev << 64 | status.st_ino if status.st_nlink > 1 else 0
+    if entry.kind in (Kind.FILE, Kind.SYMLINK):
+        return Item(Signature.of(status), entry, key, status.st_nlink)
+    return Item(Signature(entry.kind, status.st_ino, 0, 0, 0), entry, key, status.st_nlink)
 
 
 def _collect(pending: set[Future[None]], until: str) -> set[Future[None]]:
@@ -444,7 +434,8 @@ def _set_xattrs(fd: int, wanted: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple
 def _get_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
     if not hasattr(os, "listxattr"):
         return ()
-    return tuple((name, os.getxattr(fd, name)) for name in sorted(map(os.fsencode, os.listxattr(fd))))
+    names = sorted(os.fsencode(name) for name in os.listxattr(fd) if belongs_to_tree(name))
+    return tuple((name, os.getxattr(fd, name)) for name in names)
 
 
 _XATTR_REFUSED = frozenset((errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSPC, errno.E2BIG, errno.ERANGE))

@@ -4,6 +4,7 @@
     cache/layers, cache/packs   what was fetched; may be deleted at any time, even under live mounts
     work/<id>/               one working copy: the only place where uncommitted work lies
     mounts/<id>/             one live mount: sockets, records and the view's mount point
+    copies/<id>/             one tree made by the copy driver: its record
 
 Always true: everything but `cache` is readable by its owner alone, since files keep the modes they
 have in their volumes; two States with one root see the same working copies and mounts, whatever
@@ -63,6 +64,11 @@ class State:
         return self.root / "mounts"
 
     @property
+    def copies(self) -> Path:
+        """One directory per tree of the copy driver."""
+        return self.root / "copies"
+
+    @property
     def default_store_url(self) -> str:
         """The URL of the store for volumes that name no bucket."""
         return "file://" + quote_from_bytes(os.fsencode(self.root / "store"), safe="/")
@@ -73,6 +79,6 @@ class State:
         Raises OSError where the root cannot be made.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for directory in (self.cache, self.layers, self.packs, self.work, self.mounts):
+        for directory in (self.cache, self.layers, self.packs, self.work, self.mounts, self.copies):
             directory.mkdir(mode=0o700, exist_ok=True)
         return self

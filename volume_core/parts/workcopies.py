@@ -66,8 +66,8 @@ class Record:
 
     `base` is the version over which `upper` was written, and the only one it may ever be mounted
     over; `parent` is this copy's own last commit, or the base.  `tree` is where the changes lie if not
-    in `upper`; `ready` is False until the driver has finished making the tree.  `notes` is the
-    caller's.
+    in `upper`, and `tree_inode` its root's inode: whatever else lies there by then is not this copy's.
+    `ready` is False until the driver has finished making the tree.  `notes` is the caller's.
     """
 
     id: str
@@ -81,6 +81,7 @@ class Record:
     boot_id: str = ""
     created_at: str = ""
     tree: str | None = None
+    tree_inode: int = 0
     ready: bool = True
     notes: dict[str, str] = field(default_factory=dict)
 
@@ -112,6 +113,7 @@ _TEXT_OR_NONE = (str, type(None))
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("id", "volume", "store_url", "driver", "dialect", "mount_path", "boot_id", "created_at"), str),
     **dict.fromkeys(("base", "parent", "tree"), _TEXT_OR_NONE),
+    "tree_inode": int,
     "ready": bool,
     "notes": dict,
 }
@@ -188,7 +190,9 @@ class WorkingCopy:
     @property
     def upper(self) -> Path:
         """The root of what a commit scans: `upper/`, or the copy driver's tree."""
-        return Path(self.record.tree) if self.record.tree is not None else self.path / "upper"
+        if self.record.tree is not None and os.path.isdir(self.record.tree):
+            return Path(self.record.tree)
+        return self.path / "upper"  # also where the tree was moved to, by whoever died before he could note it
 
     @property
     def work(self) -> Path:
@@ -242,7 +246,7 @@ class WorkingCopy:
         lock = self._lock if self._lock is not None and self._lock.held else self.lock()
         try:
             if self.record.tree is not None:
-                _remove_outside(Path(self.record.tree))
+                _remove_outside(Path(self.record.tree), self.record.tree_inode)
             doomed = self.path.with_name(f"{DISCARDED}{self.id}")
             os.rename(self.path, doomed)
             remove_tree(doomed)
@@ -271,7 +275,7 @@ def create(
     name = uuid.uuid4().hex
     record = Record(
         name, volume, store_url, base, parent if parent is not None else base, driver, dialect,
-        os.fspath(mount_path), boot_id(), _now(), None, ready, dict(notes or {}),
+        os.fspath(mount_path), boot_id(), _now(), ready=ready, notes=dict(notes or {}),
     )  # fmt: skip
     unnamed, path = state.work / f"{MAKING}{name}", state.work / name
     unnamed.mkdir(mode=0o700)
@@ -373,8 +377,10 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
 
 
-def _remove_outside(tree: Path) -> None:
-    """Delete a tree that lies where its user asked for it; a mount point among them stays, empty."""
+def _remove_outside(tree: Path, inode: int) -> None:
+    """Delete a tree that lies where its user asked for it, if it still does; a mount point stays, empty."""
+    if not tree.is_dir() or os.lstat(tree).st_ino != inode:
+        return
     remove_tree(tree, keep_root=True)
     with contextlib.suppress(OSError):  # it is a mount point, or its parent is not ours
         os.rmdir(tree)
