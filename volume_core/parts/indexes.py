@@ -27,7 +27,7 @@ from urllib.parse import quote
 
 from blake3 import blake3
 
-from volume_core.errors import CorruptObjectError
+from volume_core.errors import CorruptObjectError, NotFoundError
 from volume_core.format import zstd
 from volume_core.format.digests import hex_digest, verify
 from volume_core.format.entries import Entry
@@ -151,8 +151,8 @@ class IndexCache:
     def fetch(self, store: Store, refs: Sequence[LayerRef]) -> tuple[Path, ...]:
         """Return the verified index files of *refs*, fetching what is not here, several at once.
 
-        Raises NotFoundError or StorageError as the store does, and CorruptObjectError naming the
-        layer if what the store holds is damaged.  A damaged file of the cache is fetched anew.
+        Raises StorageError as the store does, and CorruptObjectError naming the layer if it is missing
+        or damaged in the store.  A damaged file of the cache is fetched anew.
         """
         distinct = list(dict.fromkeys(refs))
         if len(distinct) < 2:
@@ -173,7 +173,10 @@ class IndexCache:
             return
         name = layer_name(ref.digest)
         # One byte more than it has: an object that is too long is as wrong as one cut short.
-        stored = store.get_range(name, 0, ref.size_bytes + 1)
+        try:
+            stored = store.get_range(name, 0, ref.size_bytes + 1)
+        except NotFoundError as error:
+            raise CorruptObjectError(f"layer {ref.digest} is missing from {store.url}; run verify") from error
         self._write(ref, unpack_index(ref, stored), lambda path: _check(path, f"layer {ref.digest}"))
 
     def _is_whole(self, ref: LayerRef) -> bool:

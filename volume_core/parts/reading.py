@@ -20,10 +20,10 @@ import logging
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from volume_core.errors import CorruptObjectError, NotFoundError, StorageError
 from volume_core.format import zstd
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 # Hashing this much takes 10 us at 6 GB/s (AVX-512), 60 us where BLAKE3 has no SIMD to use.
 SMALL_BYTES = 64 << 10
+_RUN_BYTES_MAX = 1 << 20
 _VERIFIED_MAX = 65_536  # large chunks, so 4 GiB of data at the least; about 10 MB of memory
 _RAW_BYTES_MAX = 16 << 20
 # Up to this many extents are walked faster than searched: one for each 4 MiB of a file without holes.
@@ -46,6 +47,8 @@ _WALKED_EXTENTS_MAX = 16
 _ENDS_MAX = 64
 
 Piece = tuple[ChunkRef | None, int, int]  # None: a hole; offset in the raw chunk; length
+
+Stored = TypeVar("Stored", bytes, memoryview)
 
 
 class Reader:
@@ -105,6 +108,52 @@ class Reader:
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def read_neighbours(self, files: Sequence[tuple[Extent, ...]]) -> list[bytes | memoryview | None]:
+        """Return the whole content of each of *files* as read_local() would.
+
+        Small files that lie side by side in a pack are brought with one reading of it: about half the
+        time of one by one.
+        """
+        found: list[bytes | memoryview | None] = []
+        run: list[ChunkRef] = []
+        for extents in files:
+            chunk = extents[0].chunk if len(extents) == 1 else None
+            if chunk is None or not extents[0].length == chunk.raw_length <= SMALL_BYTES:
+                found += self._run(run)
+                run = []
+                found.append(self.read_local(extents, 0, sum(extent.length for extent in extents)))
+                continue
+            if run and not _follows(run, chunk):
+                found += self._run(run)
+                run = []
+            run.append(chunk)
+        return found + self._run(run)
+
+    def _run(self, run: list[ChunkRef]) -> list[bytes | memoryview | None]:
+        """Return the bytes of chunks that lie side by side in one pack."""
+        stored = self._side_by_side(run) if len(run) > 1 else None
+        if stored is None:
+            return [self._read_here(chunk, 0, chunk.raw_length) for chunk in run]
+        found: list[bytes | memoryview | None] = []
+        for chunk in run:
+            start = chunk.offset - run[0].offset
+            try:
+                found.append(_checked(chunk, stored[start : start + chunk.length]))
+            except CorruptObjectError:
+                found.append(None)
+        return found
+
+    def _side_by_side(self, run: list[ChunkRef]) -> memoryview | None:
+        """Return what is stored of all chunks of *run*, if it is here."""
+        first, last = run[0], run[-1]
+        length = last.offset + last.length - first.offset
+        whole = first._replace(length=length, raw_length=length)
+        try:
+            windows = self._find(whole)
+            return memoryview(self._stored(whole, windows, first.offset, length)) if windows else None
+        except (CorruptObjectError, StorageError, OSError):
+            return None
+
     def stream(self, extents: tuple[Extent, ...], block_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         """Yield the whole file in order, *block_bytes* at a time (the last block may be shorter)."""
         size = sum(extent.length for extent in extents)
@@ -151,12 +200,7 @@ class Reader:
 
     def _verify(self, chunk: ChunkRef, windows: tuple[Window, ...]) -> bytes:
         """Return the raw bytes of *chunk*."""
-        raw = self._stored(chunk, windows, chunk.offset, chunk.length)
-        if chunk.codec == Codec.ZSTD:
-            raw = zstd.decompress(raw, chunk.raw_length, _describe(chunk))
-        if len(raw) != chunk.raw_length or digest(raw) != chunk.digest:
-            raise CorruptObjectError(f"{_describe(chunk)}: its bytes do not match its digest; run verify")
-        return raw
+        return _checked(chunk, self._stored(chunk, windows, chunk.offset, chunk.length))
 
     def _stored(self, chunk: ChunkRef, windows: tuple[Window, ...], offset: int, length: int) -> bytes:
         """Return *length* bytes from *offset* of the pack."""
@@ -234,6 +278,23 @@ class Reader:
             position += length
             index += 1
         return pieces
+
+
+def _follows(run: list[ChunkRef], chunk: ChunkRef) -> bool:
+    """Whether *chunk* lies right behind the last of *run*, and there is room for it in one reading."""
+    last = run[-1]
+    is_next = last.pack == chunk.pack and last.offset + last.length == chunk.offset
+    return is_next and chunk.offset + chunk.length - run[0].offset <= _RUN_BYTES_MAX
+
+
+def _checked(chunk: ChunkRef, stored: Stored) -> Stored | bytes:
+    """Return the raw bytes of *chunk*, of which *stored* is all that is stored; CorruptObjectError if damaged."""
+    raw: Stored | bytes = stored
+    if chunk.codec == Codec.ZSTD:
+        raw = zstd.decompress(stored, chunk.raw_length, _describe(chunk))
+    if len(raw) != chunk.raw_length or digest(raw) != chunk.digest:
+        raise CorruptObjectError(f"{_describe(chunk)}: its bytes do not match its digest; run verify")
+    return raw
 
 
 def _describe(chunk: ChunkRef) -> str:
