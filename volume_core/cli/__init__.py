@@ -1,0 +1,1 @@
+"""The `volume` command: a door; what it does is the facade's."""

@@ -1,0 +1,76 @@
+"""The command itself: finds the sub-commands, turns errors into lines and exit codes.
+
+Always true: a sub-command's module is imported when that command is used or the help lists it, so that
+`volume mount` does not wait for what only `volume demo` needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+
+from volume_core.cli.exits import Failure
+from volume_core.errors import VolumeError
+
+COMMANDS = {
+    "abandon": "mounting",
+    "cat": "files",
+    "commit": "mounting",
+    "cp": "copying",
+    "demo": "demo",
+    "doctor": "machine",
+    "fork": "versions",
+    "log": "versions",
+    "ls": "files",
+    "mount": "mounting",
+    "new": "versions",
+    "show": "versions",
+    "status": "machine",
+    "tree": "files",
+    "unmount": "mounting",
+    "verify": "versions",
+}
+
+
+class _Commands(click.Group):
+    """Sub-commands by name, each found in its module."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"volume_core.cli.{COMMANDS[cmd_name]}")
+        found: click.Command = getattr(module, cmd_name)
+        return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Whoever read our output has seen enough; nothing more can be said there, not even at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+        except (VolumeError, OSError) as error:
+            raise Failure(error) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("-v", "--verbose", count=True, help="Say what is being done; twice: in detail.")
+@click.version_option(package_name="volume-core", prog_name="volume")
+def main(verbose: int) -> None:
+    """Versioned, forkable, mountable file systems.
+
+    A LOCATOR is the URL of a version, as `new`, `commit` and `log` print it, and LOCATOR:/path a path in
+    it.  Exit codes are listed in docs/cli.md; settings, all of them environment variables, in
+    docs/configuration.md.
+    """
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=logging.WARNING, format="volume: %(message)s", stream=sys.stderr)
+    logging.getLogger("volume_core").setLevel(level)

@@ -1,0 +1,139 @@
+"""What a handle holds besides its record: a lock, its store, its version, and what it has mounted.
+
+Always true:
+
+  1. What is held is taken down when the handle is collected or its process ends, unless it was let go.
+  2. In a forked child nothing is held: the path of the parent's mount is known, and used, but only the
+     parent takes it down.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from volume_core.errors import BusyError, VolumeError
+from volume_core.mounts import Options, StrPath
+from volume_core.readers import Reading
+from volume_core.releasing import release_with
+from volume_core.versions import Place, Version
+from volume_core.writers import Writer
+
+
+class Held(Protocol):
+    """A reader's mount, or a writer."""
+
+    @property
+    def path(self) -> Path | None:
+        """Where it is mounted."""
+        ...
+
+    def is_alive(self) -> bool:
+        """Whether it is mounted and answers."""
+        ...
+
+    def unmount(self, *, lazy: bool) -> None:
+        """Take the mount down."""
+        ...
+
+    def release(self) -> None:
+        """Take everything down: nobody will use it any more."""
+        ...
+
+
+class Handle:
+    """The state of one handle.  Its methods are called with `lock` held."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.place: Place | None = None
+        self.version: Version | None = None
+        self._session: Held | None = None
+        self._pid = 0
+        self._call_off: Callable[[], None] = _nothing
+        _handles.add(self)
+
+    @property
+    def held(self) -> Held | None:
+        """What this process holds."""
+        return self._session if self._pid == os.getpid() else None
+
+    @property
+    def path(self) -> Path | None:
+        """Where it is mounted, by this process or by the one that this process was forked from."""
+        return self._session.path if self._session is not None else None
+
+    def hold(self, owner: object, session: Held) -> None:
+        """Keep *session* until *owner* is collected."""
+        self._session, self._pid = session, os.getpid()
+        self._call_off = release_with(owner, session)
+
+    def let_go(self) -> None:
+        """Leave what is held to the caller."""
+        if self.held is not None:
+            self._call_off()
+        self._session, self._call_off = None, _nothing
+
+    def check_process(self, name: str) -> None:
+        """Raise VolumeError in a forked child of the process that holds something."""
+        if self._session is not None and self.held is None:
+            raise VolumeError(
+                f"volume {name!r} is open in process {self._pid}, which this one was forked from: "
+                "commit, unmount or abandon it there; its mount can be used here"
+            )
+
+    def mounted_at(self, wanted: StrPath | None) -> Path | None:
+        """Return where it is mounted, if it is; BusyError if that is not the path *wanted*."""
+        path = self.path
+        if self._session is None or path is None or not self._session.is_alive():
+            return None
+        if wanted is not None and os.path.realpath(wanted) != os.path.realpath(path):
+            raise BusyError(f"already mounted at {path}: unmount it before it is mounted at {os.fspath(wanted)}")
+        return path
+
+    def mount_reader(self, owner: object, version: Version, wanted: StrPath | None, options: Options) -> Path:
+        """Mount *version* to read, unless it is mounted; return where."""
+        if (path := self.mounted_at(wanted)) is not None:
+            return path
+        self.unmount(lazy=True)  # what is left of a mount that died
+        reading = Reading.open(version, wanted, options)
+        self.hold(owner, reading)
+        return reading.path
+
+    def mount_writer(self, owner: object, writer: Writer, wanted: StrPath | None, options: Options) -> Path:
+        """Mount *writer*'s working copy; one that could not be mounted for the first time is dropped."""
+        if self.held is writer:
+            return writer.mount(wanted, options)
+        try:
+            path = writer.mount(wanted, options)
+        except BaseException:
+            writer.discard()
+            raise
+        self.hold(owner, writer)
+        return path
+
+    def unmount(self, *, lazy: bool) -> None:
+        """Take a reader's mount down."""
+        if (held := self.held) is not None:
+            held.unmount(lazy=lazy)
+        self.let_go()
+
+
+def _nothing() -> None:
+    pass
+
+
+_handles: weakref.WeakSet[Handle] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    # The thread that held a lock while another forked does not exist in the child.
+    for handle in _handles:
+        handle.lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)

@@ -1,0 +1,41 @@
+"""A line of its own that begins where another version stands: a manifest, and nothing else.
+
+Always true: no layer and no pack is written, whatever the size of the version; the new version's first
+parent is the one it shows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from volume_core.format.manifest import Action, Manifest
+from volume_core.format.names import Locator, version_name
+from volume_core.parts.intents import HeldIntent, iso_utc
+from volume_core.versions import Version
+
+
+def renamed(version: Version, name: str, message: str, labels: Mapping[str, str], action: Action | None) -> Version:
+    """Publish and return a version of the volume *name* that shows what *version* shows."""
+    store, parent = version.place.store(), version.manifest
+    manifest = Manifest(
+        volume=name,
+        created_at=iso_utc(time.time_ns()),
+        stack=parent.stack,
+        parents=(str(version.locator),),
+        message=message,
+        used_bytes=parent.used_bytes,
+        inode_count=parent.inode_count,
+        metadata_store_type=parent.metadata_store_type,
+        region=parent.region,
+        produced_by=action,
+        parent_produced_by=parent.produced_by,
+        labels=dict(sorted(labels.items())),
+        torn=parent.torn,
+    )
+    # The layers are those of *version*; the intent keeps it until the new manifest names them as well.
+    with HeldIntent(store, name, [str(version.locator)]) as intent:
+        intent.begin()
+        intent.check()
+        store.put_new(version_name(name, manifest.version), manifest.to_bytes())
+    return Version(Locator(store.url, name, manifest.version), manifest, version.place)

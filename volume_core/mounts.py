@@ -1,0 +1,200 @@
+"""From a version to a mounted tree: indexes, driver, path.
+
+Always true: a store that no other process can open is copied to where one can, before it is mounted; news
+of a mount are told after it answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self, TypedDict
+
+from volume_core.drivers import mount_with
+from volume_core.errors import MountError
+from volume_core.format.manifest import Action
+from volume_core.mount.request import MOUNT_TIMEOUT_S, Mounted, MountRequest
+from volume_core.parts.indexes import IndexCache
+from volume_core.parts.packing import MAX_UPLOADS
+from volume_core.parts.state import State
+from volume_core.parts.workcopies import WorkingCopy
+from volume_core.plugins.manager import plugins
+from volume_core.settings import cache_limit_bytes, default_driver, mount_root
+from volume_core.staging import Staged, needs_staging, stage
+from volume_core.storage.protocol import Store
+from volume_core.versions import Version
+
+StrPath = str | os.PathLike[str]
+
+
+class MountOptions(TypedDict, total=False):
+    """What `mount` and `mounted` take besides a path; every one may be left out.
+
+    driver: `auto` (the best that works here; the default, or `$VOLUME_DRIVER`), `kernel`, `fuse-overlay`, `copy`,
+        or the name of one that a plugin brings
+    meta_dir: where unpacked indexes are cached (default: below `$VOLUME_STATE_DIR`)
+    cache_dir: where contents fetched from a remote store are cached (default: below `$VOLUME_STATE_DIR`)
+    timeout: seconds that the mount may take
+    max_uploads: how many packs a commit uploads at once
+    detach: the mount stays when this process ends, until `volume unmount`
+    attr_cache, entry_cache, dir_entry_cache: accepted, for code written for other volumes, and without
+        effect: a version cannot change, so the kernel may keep what it has seen for ever
+    """
+
+    driver: str
+    meta_dir: StrPath
+    cache_dir: StrPath
+    timeout: float
+    max_uploads: int
+    detach: bool
+    attr_cache: float
+    entry_cache: float
+    dir_entry_cache: float
+
+
+@dataclass(frozen=True, slots=True)
+class _StateWithCache(State):
+    """A state whose contents are cached elsewhere."""
+
+    cache_dir: Path
+
+    @property
+    def cache(self) -> Path:
+        """The directory that was asked for."""
+        return self.cache_dir
+
+
+class Options(NamedTuple):
+    """MountOptions with every gap filled."""
+
+    driver: str = "auto"
+    meta_dir: Path | None = None
+    cache_dir: Path | None = None
+    timeout_s: float = MOUNT_TIMEOUT_S
+    max_uploads: int = MAX_UPLOADS
+    detach: bool = False
+
+    @classmethod
+    def of(cls, given: MountOptions) -> Self:
+        """Fill the gaps of *given*."""
+        return cls(
+            given.get("driver") or default_driver(),
+            _directory(given.get("meta_dir")),
+            _directory(given.get("cache_dir")),
+            given.get("timeout", MOUNT_TIMEOUT_S),
+            given.get("max_uploads", MAX_UPLOADS),
+            given.get("detach", False),
+        )
+
+    def state(self) -> State:
+        """Return the local state, with the cache that was asked for."""
+        state = State.default().prepare()
+        return state if self.cache_dir is None else _StateWithCache(state.root, self.cache_dir).prepare()
+
+    def index_cache(self) -> IndexCache:
+        """Return the cache of indexes that was asked for."""
+        return IndexCache(self.meta_dir or self.state().cache)
+
+
+def _directory(path: StrPath | None) -> Path | None:
+    if path is None:
+        return None
+    directory = Path(os.path.abspath(os.path.expanduser(path)))
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+class Mounting(NamedTuple):
+    """What is to be mounted: *version* (None: an empty tree), for the volume *name*."""
+
+    name: str
+    store_url: str
+    version: Version | None
+    action: Action | None = None
+    copy: WorkingCopy | None = None
+
+
+class LiveMount:
+    """A mount that this process asked for, and what was made for it."""
+
+    def __init__(self, mounted: Mounted, staged: Staged | None = None, *, detached: bool = False) -> None:
+        self.mounted = mounted
+        self.detached = detached
+        self._staged = staged
+
+    @property
+    def path(self) -> Path:
+        """Where the tree is."""
+        return self.mounted.path
+
+    def unmount(self, *, lazy: bool) -> None:
+        """Take it down; BusyError, and nothing changed, while files are open and it is not *lazy*."""
+        self.mounted.unmount(lazy=lazy)
+        if self._staged is not None:
+            self._staged.close()
+
+
+def mount(what: Mounting, wanted: StrPath | None, options: Options) -> LiveMount:
+    """Mount *what* at *wanted*, or at a path of its own; tell the plugins; return it."""
+    path = _mount_path(wanted, what.name)
+    version, state = what.version, options.state()
+    layers: tuple[Path, ...] = ()
+    store_url, staged = what.store_url, None
+    with contextlib.ExitStack() as undo:
+        if version is not None:
+            store = version.place.store()
+            layers = options.index_cache().fetch(store, version.manifest.stack)
+            if needs_staging(store):
+                staged = _stage(store, layers, state, options)
+                undo.callback(staged.close)
+                store_url = staged.url
+        request = MountRequest(
+            state, path, store_url,
+            locator=str(version.locator) if version else None,
+            layers=layers,
+            volume=what.name,
+            used_bytes=version.manifest.used_bytes if version else 0,
+            inode_count=version.manifest.inode_count if version else 0,
+            working_copy=what.copy,
+            cache_limit_bytes=cache_limit_bytes(),
+            detach=options.detach,
+            timeout_s=options.timeout_s,
+        )  # fmt: skip
+        live = LiveMount(mount_with(options.driver, request), staged, detached=options.detach)
+        undo.pop_all()
+    plugins().mounted(
+        name=what.name, locator=request.locator, path=live.path, driver=live.mounted.driver,
+        writable=request.writable, action=what.action,
+    )  # fmt: skip
+    return live
+
+
+def _mount_path(wanted: StrPath | None, name: str) -> Path:
+    if wanted is None:
+        return mount_root() / f"{name}-{uuid.uuid4().hex[:8]}"
+    return Path(os.path.abspath(os.path.expanduser(wanted)))
+
+
+def _stage(store: Store, layers: Sequence[Path], state: State, options: Options) -> Staged:
+    if options.detach:
+        raise MountError(f"{store.url} ends with this process, so nothing of it can stay mounted after it")
+    return stage(store, layers, state)
+
+
+def live_mount_of(state: State, work_id: str) -> LiveMount | None:
+    """Return the mount of the working copy *work_id* that outlived its process, after cleaning up what crashes left."""
+    from volume_core.mount.copying import clean, live_copies
+    from volume_core.mount.mounting import live_mounts
+
+    clean(state)
+    for mounted in live_mounts(state):
+        if mounted.record.plan.working_copy == work_id:
+            return LiveMount(mounted, detached=True)
+    for copied in live_copies(state):
+        if copied.record.working_copy == work_id:
+            return LiveMount(copied, detached=True)
+    return None

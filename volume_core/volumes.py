@@ -1,0 +1,467 @@
+"""Volumes: the public classes.
+
+    Volume.new(name) ──> RWVolume ──mount, write, commit──> ROVolume ──mount──> the same tree, anywhere
+                            ^                                  │
+                            └───────────── fork(name) ─────────┘
+
+An ROVolume is one version: immutable, equal to every other handle of it, worth its JSON.  An RWVolume is
+one writer's line: the version it started from, and a working copy once it is mounted.
+
+Always true:
+
+  1. Every method that may wait exists twice: `await x()` and `x_sync()`.
+  2. Every method may be called from several threads at once: one works, the others wait.
+  3. What a writer wrote and did not commit stays in its working copy until it is committed or
+     abandoned, whatever happens to the handle, the process or the machine.
+  4. In a forked child a handle knows its version, but its mounts and working copy stay the parent's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, Unpack
+
+from pydantic import ModelWrapValidatorHandler, PrivateAttr, model_validator
+
+from volume_core.errors import InvalidNameError, NotFoundError, VolumeError
+from volume_core.format.names import Locator, validate_name
+from volume_core.handles import Handle
+from volume_core.mounts import MountOptions, Options
+from volume_core.parts.checking import Problem, check_version
+from volume_core.plugins.manager import plugins
+from volume_core.records import METADATA_STORE_TYPES, Record, fields_of, place
+from volume_core.statuses import HistoryEntry, Status
+from volume_core.storage.opening import normalize, store_url
+from volume_core.twins import awaitable, awaitable_context, awaitable_of_class
+from volume_core.versions import Place, Version, history, read_version
+from volume_core.worktrees import Terms
+from volume_core.writers import Line, Writer
+
+StrPath = str | os.PathLike[str]
+
+
+class Volume(Record):
+    """What reading and writing handles have in common, and the ways to get one.
+
+    `Volume.model_validate(record)` gives an ROVolume for a version's record, and an RWVolume for one that has no
+    version under its own name yet.
+    """
+
+    _handle: Handle = PrivateAttr(default_factory=Handle)
+
+    def __new__(cls, *_args: Any, **_fields: Any) -> Self:
+        """Volumes come from Volume.new, from_locator, fork and commit."""
+        if cls is Volume:
+            raise TypeError("Volume is not made directly: use Volume.new(name) or Volume.from_locator(locator)")
+        return super().__new__(cls)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _choose_class(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Any:
+        if cls is not Volume or not isinstance(value, Mapping):
+            return handler(value)
+        index = value.get("index")
+        is_version = index is not None and Locator.parse(index).volume == value.get("name")
+        return (ROVolume if is_version else RWVolume).model_validate(value)
+
+    @classmethod
+    def new(
+        cls,
+        name: str | None = None,
+        bucket: str | None = None,
+        *,
+        storage: str | None = None,
+        region: str | None = None,
+        metadata_store_type: str | None = None,
+    ) -> RWVolume:
+        """Return a writable volume without any version yet.  No I/O: nothing exists before a commit.
+
+        *bucket* is a store's URL, what follows `://` in it (with *storage*: s3, gs, wasb, file or memory), or a
+        directory; without one the task's default is taken (docs/configuration.md).  Raises
+        InvalidNameError when a name or the store's URL is not one.
+        """
+        if metadata_store_type not in {None, *METADATA_STORE_TYPES}:
+            raise InvalidNameError(
+                f"metadata_store_type {metadata_store_type!r} is not one of {', '.join(METADATA_STORE_TYPES)}"
+            )
+        chosen = validate_name(name) if name is not None else f"volume-{uuid.uuid4().hex[:12]}"
+        url = _store_url(storage, bucket)
+        kind = metadata_store_type or METADATA_STORE_TYPES[0]
+        return RWVolume(name=chosen, **place(url, region), metadata_store_type=kind)
+
+    @classmethod
+    def empty(cls, name: str, bucket: str | None = None, **options: Any) -> RWVolume:
+        """Return Volume.new(...): the older name, deprecated."""
+        warnings.warn("Volume.empty is deprecated: use Volume.new", DeprecationWarning, stacklevel=2)
+        return cls.new(name, bucket, **options)
+
+    @classmethod
+    def from_locator_sync(cls, locator: str) -> ROVolume:
+        """Return the version at *locator*, which alone says where everything is.
+
+        Raises InvalidNameError if it is no locator, NotFoundError if there is no such version.
+        """
+        parsed = Locator.parse(locator.strip())
+        parsed = parsed._replace(store=normalize(parsed.store))
+        return ROVolume._of(read_version(parsed, Place(parsed.store)))
+
+    from_locator = awaitable_of_class(from_locator_sync)
+
+    @classmethod
+    def recover_sync(cls, work_id: str, *, allow_torn: bool = False) -> RWVolume:
+        """Return a writer that goes on with the working copy *work_id*, which an exit or a crash left behind.
+
+        It can be committed, mounted again or abandoned; `volume status` lists working copies.  One that was
+        in use when the machine went down may be torn: it takes *allow_torn*, and what is committed says so.
+        Raises NotFoundError if there is none, BusyError if it is in use.
+        """
+        writer = Writer.recover(work_id, allow_torn=allow_torn)
+        line = writer.line
+        fields = fields_of(writer.parent.locator, writer.parent.manifest) if writer.parent else {}
+        volume = RWVolume(**{**fields, **place(line.place.url, line.place.region), "name": line.name})
+        volume._handle.place = line.place
+        volume._handle.version = writer.parent
+        volume._handle.hold(volume, writer)
+        return volume
+
+    recover = awaitable_of_class(recover_sync)
+
+    @property
+    def locator(self) -> str | None:
+        """The URL of the version's manifest; None before the first commit."""
+        return self.index
+
+    @property
+    def mount_path(self) -> Path | None:
+        """Where this handle is mounted; None if it is not."""
+        return self._handle.path
+
+    def _place(self) -> Place:
+        if self._handle.place is None:
+            self._handle.place = Place(self.store_url, self.region)
+        return self._handle.place
+
+    def _version(self) -> Version | None:
+        """The version that `index` names, read and verified; None before the first commit."""
+        if self._handle.version is None and self.index is not None:
+            self._handle.version = read_version(Locator.parse(self.index), self._place())
+        return self._handle.version
+
+    def _forked(self, name: str) -> RWVolume:
+        if self.index is None:
+            raise VolumeError(f"volume {self.name!r} has no version yet to fork from: commit it first")
+        volume = RWVolume(**{**self.model_dump(), "name": validate_name(name)})
+        volume._handle.place, volume._handle.version = self._handle.place, self._handle.version
+        return volume
+
+    def __copy__(self) -> Self:
+        """Another handle of the same volume, not mounted."""
+        return self.__deepcopy__()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Another handle of the same volume, not mounted."""
+        return type(self).model_validate(self.__reduce__()[1][1])
+
+    def __reduce__(self) -> tuple[Any, tuple[type[Self], dict[str, Any]]]:
+        """A pickled volume is its record: mounts stay where they are."""
+        return _from_record, (type(self), self.model_dump())
+
+
+class ROVolume(Volume):
+    """One version: it can be mounted to read, forked and verified, and never changes."""
+
+    @model_validator(mode="after")
+    def _names_its_version(self) -> Self:
+        if self.index is None:
+            raise ValueError("an ROVolume is a version, and this record has no index")
+        if Locator.parse(self.index).volume != self.name:
+            raise ValueError(f"{self.index} is no version of {self.name!r}")
+        return self
+
+    @classmethod
+    def _of(cls, version: Version) -> ROVolume:
+        volume = ROVolume(**fields_of(version.locator, version.manifest))
+        volume._handle.place, volume._handle.version = version.place, version
+        return volume
+
+    @property
+    def locator(self) -> str:
+        """The URL of the version's manifest: `Volume.from_locator` takes it, anywhere."""
+        assert self.index is not None
+        return self.index
+
+    @property
+    def version(self) -> str:
+        """The version's id: the hash of its manifest, 64 hexadecimal digits."""
+        return Locator.parse(self.locator).version
+
+    def mount_sync(self, mount_path: StrPath | None = None, **options: Unpack[MountOptions]) -> Path:
+        """Mount the version, read-only, and return where; again: return where it is.
+
+        Without *mount_path* it is a directory of its own below `$VOLUME_MOUNT_ROOT` (`~/volumes`).  Raises
+        MountError, which says what the machine lacks and how to grant it.
+        """
+        with self._handle.lock:
+            return self._handle.mount_reader(self, self._existing(), mount_path, Options.of(options))
+
+    mount = awaitable(mount_sync)
+
+    def unmount_sync(self, *, lazy: bool = False) -> None:
+        """Take the mount down; nothing happens where there is none.
+
+        Raises BusyError while files are open there, unless *lazy*: the path is then free at once, and
+        they stay readable until they are closed.
+        """
+        with self._handle.lock:
+            self._handle.unmount(lazy=lazy)
+
+    unmount = awaitable(unmount_sync)
+
+    @contextmanager
+    def mounted_sync(self, mount_path: StrPath | None = None, **options: Unpack[MountOptions]) -> Iterator[Path]:
+        """Mount for the length of a `with` statement."""
+        path = self.mount_sync(mount_path, **options)
+        try:
+            yield path
+        finally:
+            self.unmount_sync(lazy=True)
+
+    mounted = awaitable_context(mounted_sync)
+
+    def fork_sync(self, name: str) -> RWVolume:
+        """Return a writable volume called *name* that starts from this version.  It is only a record: no I/O."""
+        return self._forked(name)
+
+    fork = awaitable(fork_sync)
+
+    def log_sync(self, *, limit: int | None = None) -> list[HistoryEntry]:
+        """Return this version and all it came from, newest first, *limit* of them at most.
+
+        A version that was pruned ends its line.
+        """
+        with self._handle.lock:
+            start = self._existing()
+        versions = itertools.islice(history(start), limit)
+        return [HistoryEntry.of(ROVolume._of(version), version.manifest) for version in versions]
+
+    log = awaitable(log_sync)
+
+    def verify_sync(self, *, read_packs: bool = True) -> list[Problem]:
+        """Read everything below this version's manifest and return what is wrong: nothing, if it is whole.
+
+        Without *read_packs* the contents of files are not read: their packs are only looked up.
+        """
+        return check_version(self._place().store(), self.name, self.version, read_packs=read_packs)
+
+    verify = awaitable(verify_sync)
+
+    def _existing(self) -> Version:
+        version = self._version()
+        assert version is not None
+        return version
+
+    def __eq__(self, other: object) -> bool:
+        """Two handles of one version are equal, mounted or not."""
+        return isinstance(other, ROVolume) and other.index == self.index
+
+    def __hash__(self) -> int:
+        return hash(self.index)
+
+
+class RWVolume(Volume):
+    """One writer's line: mount it, write, commit; each commit's parent is the one before.
+
+    `index` is the version of its last commit, or the one it was forked from; None before the first.
+    """
+
+    def mount_sync(self, mount_path: StrPath | None = None, **options: Unpack[MountOptions]) -> Path:
+        """Mount the volume, writable, and return where; again: return where it is.
+
+        What was written before an `unmount` is there again.  See ROVolume.mount.
+        """
+        with self._handle.lock:
+            if (path := self._handle.mounted_at(mount_path)) is not None:
+                return path
+            writer = self._writer() or self._new_writer()
+            return self._handle.mount_writer(self, writer, mount_path, Options.of(options))
+
+    mount = awaitable(mount_sync)
+
+    def commit_sync(
+        self,
+        message: str = "",
+        *,
+        labels: Mapping[str, str] | None = None,
+        allow_torn: bool = False,
+        even_if_unchanged: bool = False,
+    ) -> ROVolume:
+        """Publish the tree as it is now as a version, and return it; the mount stays.
+
+        The version is one instant of the tree, with what is in files still open.  Where nothing changed the
+        version before comes back (unless *even_if_unchanged*).  Raises BusyError naming the paths that kept
+        changing while they were read; *allow_torn* publishes even so, and the version says so.
+        """
+        terms = Terms(message, dict(labels or {}), allow_torn)
+        with self._handle.lock:
+            writer = self._writer()
+            if writer is not None:
+                return self._commit(writer, terms, even_if_unchanged)
+            if self.index is not None and not even_if_unchanged:
+                return ROVolume._of(self._existing())
+            writer = self._new_writer()
+            try:
+                return self._commit(writer, terms, even_if_unchanged)
+            finally:
+                writer.discard()
+
+    commit = awaitable(commit_sync)
+
+    def finalize_sync(
+        self, message: str = "", *, labels: Mapping[str, str] | None = None, allow_torn: bool = False
+    ) -> ROVolume:
+        """Commit, unmount and return the version.
+
+        Works while files are open: the mount is detached, and if anything was written after the commit
+        the working copy is kept and a warning names the paths.
+        """
+        with self._handle.lock:
+            version = self.commit_sync(message, labels=labels, allow_torn=allow_torn)
+            writer = self._writer()
+            if writer is not None:
+                self._handle.let_go()
+                writer.finish()
+            return version
+
+    finalize = awaitable(finalize_sync)
+
+    def abandon_sync(self) -> None:
+        """Unmount, and drop for good what was written since the last commit."""
+        with self._handle.lock:
+            writer = self._writer()
+            if writer is not None:
+                self._handle.let_go()
+                writer.unmount(lazy=True)
+                writer.discard()
+
+    abandon = awaitable(abandon_sync)
+
+    def unmount_sync(self, *, lazy: bool = False) -> None:
+        """Take the mount down and keep what was written: commit, mount again or abandon it.
+
+        Raises BusyError while files are open there, unless *lazy*.
+        """
+        with self._handle.lock:
+            writer = self._writer()
+            if writer is not None:
+                writer.unmount(lazy=lazy)
+
+    unmount = awaitable(unmount_sync)
+
+    @contextmanager
+    def mounted_sync(
+        self, mount_path: StrPath | None = None, *, message: str = "", **options: Unpack[MountOptions]
+    ) -> Iterator[Path]:
+        """Mount for the length of a `with` statement; commit when it ends well.
+
+        After an error nothing is committed; what was written is kept, and the error says where.
+        """
+        path = self.mount_sync(mount_path, **options)
+        try:
+            yield path
+        except BaseException as error:
+            self._keep(error)
+            raise
+        try:
+            self.finalize_sync(message)
+        except BaseException as error:
+            self._keep(error)
+            raise
+
+    mounted = awaitable_context(mounted_sync)
+
+    def fork_sync(self, name: str) -> RWVolume:
+        """Return a writable volume called *name* that starts from this one's last commit; later changes are
+        not in it.  It is only a record: no I/O.
+        """
+        return self._forked(name)
+
+    fork = awaitable(fork_sync)
+
+    def status_sync(self) -> Status:
+        """Return where it is mounted, by which driver, and what is not committed yet."""
+        with self._handle.lock:
+            writer = self._writer()
+            return writer.status() if writer is not None else Status(name=self.name, locator=self.index)
+
+    status = awaitable(status_sync)
+
+    def _existing(self) -> Version:
+        version = self._version()
+        if version is None:
+            raise NotFoundError(f"volume {self.name!r} has no version yet")
+        return version
+
+    def _writer(self) -> Writer | None:
+        self._handle.check_process(self.name)
+        held = self._handle.held
+        return held if isinstance(held, Writer) else None
+
+    def _new_writer(self) -> Writer:
+        return Writer.begin(Line(self.name, self._place(), self._version(), self.metadata_store_type))
+
+    def _commit(self, writer: Writer, terms: Terms, even_if_unchanged: bool) -> ROVolume:
+        outcome = writer.commit(terms, even_if_unchanged=even_if_unchanged)
+        locator, manifest, _ = self._handle.version = outcome.version
+        for field, value in fields_of(locator, manifest).items():
+            if field != "name":
+                setattr(self, field, value)
+        committed = ROVolume._of(outcome.version)
+        if outcome.changed:
+            plugins().committed(committed, manifest.produced_by)
+        return committed
+
+    def _keep(self, error: BaseException) -> None:
+        """After *error*: unmount, keep what was written, and say where."""
+        with self._handle.lock:
+            writer = self._writer()
+            if writer is None:
+                return
+            self._handle.let_go()
+            if (kept := writer.leave()) is not None:
+                error.add_note(kept)
+
+    def __reduce__(self) -> tuple[Any, tuple[type[Self], dict[str, Any]]]:
+        """A pickled writer is its record; what it has not committed cannot go with it."""
+        with self._handle.lock:
+            try:
+                writer = self._writer()
+            except VolumeError as error:
+                raise TypeError(str(error)) from error
+            if writer is not None and writer.has_changes():
+                raise TypeError(
+                    f"volume {self.name!r} has changes that are not committed, and they cannot be pickled: "
+                    "commit first, and pass on the version that commit returns"
+                )
+        return super().__reduce__()
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        """A writer is equal to itself alone."""
+        return self is other
+
+
+def _store_url(storage: str | None, bucket: str | None) -> str:
+    if bucket is not None and "://" in bucket:
+        return store_url(storage, bucket, "")
+    return store_url(storage, bucket, plugins().default_bucket())
+
+
+def _from_record(cls: type[Volume], fields: dict[str, Any]) -> Volume:
+    return cls.model_validate(fields)

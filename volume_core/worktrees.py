@@ -1,0 +1,211 @@
+"""A working tree, and how it differs from the versions below it: what a commit is asked for.
+
+Always true: `differs` and `changed_paths` write nothing anywhere; they ask the commit itself, with a store
+that takes nothing, so that they never call unchanged what a commit would publish.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from volume_core.domain.changes import Upper
+from volume_core.domain.view import View
+from volume_core.errors import VolumeError
+from volume_core.format.manifest import Action
+from volume_core.format.names import Locator
+from volume_core.mount.request import Mounted
+from volume_core.parts.captured import load, save
+from volume_core.parts.capturing import Captured
+from volume_core.parts.committing import CommitRequest, commit
+from volume_core.parts.dialects import DIALECTS, KERNEL
+from volume_core.parts.indexes import IndexCache, open_view
+from volume_core.parts.packing import MAX_UPLOADS
+from volume_core.parts.scanning import scan
+from volume_core.parts.workcopies import WorkingCopy
+from volume_core.storage.protocol import Store
+from volume_core.versions import Place, Version
+
+SQUASH = "squash"
+_Terms = Callable[[Mapping[bytes, Upper]], Mapping[bytes, Upper]]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a commit is asked for besides the tree.
+
+    `torn`: the tree as a whole may be torn, and the version shall say so.
+    """
+
+    message: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    allow_torn: bool = False
+    torn: bool = False
+    action: Action | None = None
+    max_uploads: int = MAX_UPLOADS
+
+
+class Outcome(NamedTuple):
+    """What a commit made of the tree; `changed` is False where that is the version before."""
+
+    version: Version
+    captured: Captured
+    changed: bool
+    objects_written: int
+    bytes_written: int
+
+
+class _Refused(VolumeError):
+    """Something would have been written."""
+
+
+class _Refusing:
+    """A store that answers questions and takes nothing."""
+
+    honours_conditions = True
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def put_new(self, name: str, _data: object) -> None:
+        raise _Refused(name)
+
+    put = put_new
+
+    def swap(self, name: str, _old: object, _new: object) -> None:
+        raise _Refused(name)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkTree:
+    """The upper of *copy*, over *base* and after *parent*; `mounted` if it is mounted now."""
+
+    name: str
+    place: Place
+    copy: WorkingCopy
+    indexes: IndexCache
+    base: Version | None
+    parent: Version | None
+    mounted: Mounted | None
+    metadata_store_type: str
+
+    def commit(self, terms: Terms) -> Outcome:
+        """Publish the tree, and remember what was captured.  See parts.committing.commit."""
+        with self._request(self.place.store(), terms) as request:
+            result = commit(request)
+        for ref, index in result.indexes:
+            self.indexes.add(ref, index)
+        save(self.copy.captured_path, result.captured, result.locator)
+        version = Version(Locator.parse(result.locator), result.manifest, self.place)
+        if not result.changed and self.parent is not None:
+            version = self.parent
+        return Outcome(version, result.captured, result.changed, result.objects_written, result.bytes_written)
+
+    def differs(self) -> bool:
+        """Whether a commit would make a version; of a brand-new volume: whether anything is in the tree."""
+        if self.parent is None:
+            return any(self.copy.upper.iterdir())
+        refusing: Any = _Refusing(self.place.store())
+        try:
+            with self._request(refusing, Terms(allow_torn=True)) as request:
+                return commit(request).changed
+        except _Refused:
+            return True
+
+    def changed_paths(self) -> list[str]:
+        """Return the paths, as text, that have changed since the last commit; [] if a commit would make no version."""
+        captured = self._captured()
+        known = captured.signatures if captured is not None else {}
+        if self.mounted is not None:
+            self.mounted.settle()
+        items = scan(self.copy.upper, self._dialect).items
+        moved = {path for path, item in items.items() if known.get(path) != item.signature} | (
+            known.keys() - items.keys()
+        )
+        if not moved or not self.differs():
+            return []
+        return sorted((path or b".").decode("utf-8", "backslashreplace") for path in moved)
+
+    @property
+    def _dialect(self) -> Any:
+        return DIALECTS.get(self.copy.dialect, KERNEL)
+
+    def _captured(self) -> Captured | None:
+        return load(self.copy.captured_path, str(self.parent.locator)) if self.parent is not None else None
+
+    @contextlib.contextmanager
+    def _request(self, store: Store, terms: Terms) -> Iterator[CommitRequest]:
+        with contextlib.ExitStack() as opened:
+            base_view = self._view(opened, self.base)
+            parent_view = base_view if self._at_base else self._view(opened, self.parent)
+            yield CommitRequest(
+                store=store,
+                volume=self.name,
+                root=self.copy.upper,
+                dialect=self._dialect,
+                mount_path=self.mounted.path if self.mounted is not None else None,
+                base_view=base_view,
+                base_locator=str(self.base.locator) if self.base else None,
+                parent_view=parent_view,
+                parent_locator=str(self.parent.locator) if self.parent else None,
+                parent=self.parent.manifest if self.parent else None,
+                previous=self._captured(),
+                settle=self.mounted.settle if self.mounted is not None else _nothing,
+                as_version=self._as_version(base_view),
+                message=terms.message,
+                labels=terms.labels,
+                produced_by=terms.action,
+                region=self.place.region,
+                metadata_store_type=self.metadata_store_type,
+                max_uploads=terms.max_uploads,
+                allow_torn=terms.allow_torn,
+                torn=(b".",) if terms.torn else (),
+            )
+
+    @property
+    def _at_base(self) -> bool:
+        return self.base is not None and self.parent is not None and self.base.locator == self.parent.locator
+
+    def _view(self, opened: contextlib.ExitStack, version: Version | None) -> View:
+        if version is None:
+            return View()
+        view = open_view(self.indexes.fetch(version.place.store(), version.manifest.stack))
+        opened.callback(view.close)
+        return view
+
+    def _as_version(self, base: View) -> _Terms:
+        if self.copy.driver == "copy":
+            from volume_core.mount.copying import version_terms
+
+            return version_terms(self.copy)
+        squash = self.copy.record.notes.get(SQUASH)
+        return _owners_of(base, *map(int, squash.split(":"))) if squash else _unchanged
+
+
+def _unchanged(upper: Mapping[bytes, Upper]) -> Mapping[bytes, Upper]:
+    return upper
+
+
+def _nothing() -> None:
+    pass
+
+
+def _owners_of(base: View, uid: int, gid: int) -> _Terms:
+    """Return what gives paths of *base* their owners back, in an upper where every file seems to be *uid*:*gid*'s."""
+
+    def restore(upper: Mapping[bytes, Upper]) -> Mapping[bytes, Upper]:
+        restored: dict[bytes, Upper] = {}
+        for path, found in upper.items():
+            entry = found.entry
+            node = base.resolve(path) if (entry.uid, entry.gid) == (uid, gid) else None
+            if node is not None and node.is_directory == entry.is_directory:
+                entry = entry._replace(uid=node.row.uid, gid=node.row.gid)
+            restored[path] = found._replace(entry=entry)
+        return restored
+
+    return restore

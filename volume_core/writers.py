@@ -1,0 +1,288 @@
+"""A writer: one working copy, mounted or not, and the versions it commits.
+
+      begin ──> at rest <──mount/unmount──> mounted
+                  │  commit: either way, any number of times; each one's parent is the one before
+                  ├──finish──> gone: its last commit is all there was
+                  ├──leave───> kept for recovery, if anything in it is not committed
+                  └──discard─> gone
+
+Always true:
+
+  1. The upper is only ever mounted over the base recorded beside it, by the driver that wrote it.
+  2. What a commit captured names its version, and so does the record, which is replaced after it: a
+     crash between the two leaves captures that are not used, which costs time and loses nothing.
+  3. Only `finish` and `discard` remove a working copy; `finish` looks first whether anything was written
+     after the commit, and keeps the copy then.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from volume_core.errors import BusyError, MountError, VolumeError
+from volume_core.format.names import Locator
+from volume_core.lines import renamed
+from volume_core.mounts import LiveMount, Mounting, Options, StrPath, live_mount_of
+from volume_core.mounts import mount as mount_view
+from volume_core.parts import workcopies
+from volume_core.parts.captured import save
+from volume_core.parts.indexes import IndexCache
+from volume_core.parts.state import State
+from volume_core.parts.workcopies import WorkingCopy
+from volume_core.plugins.manager import plugins
+from volume_core.settings import upper_limit_bytes
+from volume_core.statuses import Status
+from volume_core.versions import Place, Version, read_version
+from volume_core.worktrees import SQUASH, Outcome, Terms, WorkTree
+
+log = logging.getLogger(__name__)
+
+_REGION, _KIND = "region", "metadata_store_type"
+_PATHS_SHOWN_MAX = 10
+
+
+class Line(NamedTuple):
+    """What a new working copy is of: the volume's name, its store, and the version it starts from."""
+
+    name: str
+    place: Place
+    base: Version | None = None
+    metadata_store_type: str = "sqlite"
+
+
+class Writer:
+    """One working copy in the hands of this process.  Used by one thread at a time."""
+
+    def __init__(self, state: State, line: Line, copy: WorkingCopy, parent: Version | None) -> None:
+        self.line = line
+        self.parent = parent
+        self._state = state
+        self._copy = copy
+        self._lock = copy.lock()
+        self._live: LiveMount | None = None
+        self._options = Options()
+        self._torn = False
+        self._action = plugins().current_task()
+
+    @classmethod
+    def begin(cls, line: Line) -> Self:
+        """Make an empty working copy of *line*."""
+        state = State.default().prepare()
+        workcopies.sweep(state)
+        copy = workcopies.create(
+            state,
+            volume=line.name,
+            store_url=line.place.url,
+            base=str(line.base.locator) if line.base else None,
+            notes={_KIND: line.metadata_store_type} | ({_REGION: line.place.region} if line.place.region else {}),
+        )
+        return cls(state, line, copy, line.base)
+
+    @classmethod
+    def recover(cls, work_id: str, *, allow_torn: bool = False) -> Self:
+        """Take over a working copy that an exit or a crash left behind, or that a detached mount writes.
+
+        Raises NotFoundError if there is none, BusyError if a process has it, VolumeError if the machine went
+        down under it and not *allow_torn*.
+        """
+        state = State.default().prepare()
+        live = live_mount_of(state, work_id)
+        copy = workcopies.load(state, work_id)
+        if not copy.same_boot and not allow_torn:
+            raise VolumeError(
+                f"working copy {work_id} of {copy.volume} was in use when the machine went down, so what was written "
+                "last may be missing or torn: look at it, and allow torn files to go on with it"
+            )
+        notes = copy.record.notes
+        place = Place(copy.store_url, notes.get(_REGION))
+        base = _read(copy.base, place)
+        parent = base if copy.parent == copy.base else _read(copy.parent, place)
+        writer = cls(state, Line(copy.volume, place, base, notes.get(_KIND, "sqlite")), copy, parent)
+        writer._live, writer._torn = live, not copy.same_boot
+        return writer
+
+    @property
+    def work_id(self) -> str:
+        """The working copy's id: what it is recovered by."""
+        return self._copy.id
+
+    @property
+    def path(self) -> Path | None:
+        """Where it is mounted."""
+        return self._live.path if self._live is not None else None
+
+    @property
+    def live(self) -> LiveMount | None:
+        """The mount, if there is one."""
+        return self._live
+
+    def is_alive(self) -> bool:
+        """Whether it is mounted and answers."""
+        return self._live is not None and self._live.mounted.is_alive()
+
+    # -- mounting
+
+    def mount(self, wanted: StrPath | None, options: Options) -> Path:
+        """Mount the working copy over its base, and return where."""
+        self.unmount(lazy=True)  # what is left of a mount that died
+        if self._copy.driver:
+            # Every driver spells deletions its own way: who wrote the upper must mount it.
+            if options.driver not in {"auto", self._copy.driver}:
+                raise MountError(
+                    f"working copy {self.work_id} was written by the driver {self._copy.driver}, which alone can "
+                    f"mount it; to use {options.driver}, commit and fork"
+                )
+            options = options._replace(driver=self._copy.driver)
+        what = Mounting(self.line.name, self.line.place.url, self.line.base, self._action, self._copy)
+        self._live = mount_view(what, wanted, options)
+        self._options = options
+        self._note_mounted(self._live)
+        return self._live.path
+
+    def _note_mounted(self, live: LiveMount) -> None:
+        squash = getattr(live.mounted, "squashed_owner", None)
+        notes = self._copy.record.notes | ({SQUASH: f"{squash[0]}:{squash[1]}"} if squash else {})
+        self._copy.update(
+            driver=live.mounted.driver,
+            dialect=live.mounted.dialect,
+            mount_path=os.fspath(live.path),
+            boot_id=workcopies.boot_id(),
+            notes=notes,
+        )
+
+    def unmount(self, *, lazy: bool) -> None:
+        """Take the mount down, if there is one; BusyError while files are open and it is not *lazy*."""
+        if self._live is not None:
+            self._live.unmount(lazy=lazy)
+            self._live = None
+            # The copy driver moves the tree when it is unmounted.
+            self._copy.record = workcopies.load(self._state, self.work_id).record
+
+    # -- committing
+
+    def commit(self, terms: Terms, *, even_if_unchanged: bool = False) -> Outcome:
+        """Publish the tree as it is; where nothing changed, the version is the one before.
+
+        With *even_if_unchanged* it is then a new one, of this line, that shows the same.
+        """
+        terms = replace(
+            terms,
+            allow_torn=terms.allow_torn or self._torn,
+            torn=self._torn,
+            action=self._action or plugins().current_task(),
+            max_uploads=self._options.max_uploads,
+        )
+        outcome = self._tree().commit(terms)
+        if even_if_unchanged and not outcome.changed:
+            version = renamed(outcome.version, self.line.name, terms.message, terms.labels, terms.action)
+            save(self._copy.captured_path, outcome.captured, str(version.locator))
+            outcome = outcome._replace(version=version, changed=True)
+        self.parent = outcome.version
+        if self._copy.parent != str(self.parent.locator):
+            self._copy.update(parent=str(self.parent.locator))
+        self._warn_of_size()
+        return outcome
+
+    def _tree(self) -> WorkTree:
+        return WorkTree(
+            self.line.name,
+            self.line.place,
+            self._copy,
+            IndexCache(self._options.meta_dir or self._state.cache),
+            self.line.base,
+            self.parent,
+            self._live.mounted if self._live is not None else None,
+            self.line.metadata_store_type,
+        )
+
+    def _warn_of_size(self) -> None:
+        limit = upper_limit_bytes()
+        if limit is not None and (found := self._copy.size_bytes()) > limit:
+            log.warning(
+                "the files of working copy %s (volume %s) take %d bytes, more than $VOLUME_UPPER_LIMIT: "
+                "finalize, and mount the version anew",
+                self.work_id, self.line.name, found,
+            )  # fmt: skip
+
+    def has_changes(self) -> bool:
+        """Whether the tree differs from the last commit (a brand-new volume: whether anything is in it)."""
+        return self._tree().differs()
+
+    def status(self) -> Status:
+        """Return where this writer stands."""
+        return Status(
+            name=self.line.name,
+            locator=str(self.parent.locator) if self.parent else None,
+            mount_path=self.path,
+            driver=self._live.mounted.driver if self._live is not None else None,
+            working_copy=self.work_id,
+            upper_bytes=self._copy.size_bytes(),
+            changed=self.has_changes(),
+        )
+
+    # -- the end
+
+    def finish(self) -> None:
+        """After a commit: unmount, and remove the working copy unless something was written since."""
+        self._detach()
+        try:
+            moved = self._tree().changed_paths()
+        except BaseException:
+            self._lock.close()
+            raise
+        if not moved:
+            self.discard()
+            return
+        self._lock.close()
+        shown = ", ".join(moved[:_PATHS_SHOWN_MAX]) + (", ..." if len(moved) > _PATHS_SHOWN_MAX else "")
+        log.warning("written to volume %s after its last commit: %s; %s", self.line.name, shown, self._kept())
+
+    def leave(self) -> str | None:
+        """Unmount; remove the working copy if it holds nothing new, else keep it and return where it is."""
+        try:
+            changed = self.has_changes()
+        except (VolumeError, OSError) as error:
+            log.info("working copy %s could not be compared: %s", self.work_id, error)
+            changed = True
+        self._detach()
+        if not changed:
+            self.discard()
+            return None
+        self._lock.close()
+        return self._kept()
+
+    def _detach(self) -> None:
+        try:
+            self.unmount(lazy=False)
+        except BusyError:
+            self.unmount(lazy=True)
+
+    def _kept(self) -> str:
+        return (
+            f"what is not committed is kept as working copy {self.work_id}, in {self._copy.upper} "
+            f"(volume commit {self.work_id}, or Volume.recover)"
+        )
+
+    def discard(self) -> None:
+        """Unmount, and remove the working copy with all that is in it."""
+        self.unmount(lazy=True)
+        self._copy.discard()
+
+    def hand_over(self) -> None:
+        """Leave the mount and the working copy as they are, for another process to go on with."""
+        self._lock.close()
+
+    def release(self) -> None:
+        """The handle is gone, or the process ends: keep what is not committed, and say so."""
+        if self._live is not None and self._live.detached:
+            self.hand_over()
+        elif (kept := self.leave()) is not None:
+            log.warning("volume %s was not committed: %s", self.line.name, kept)
+
+
+def _read(locator: str | None, place: Place) -> Version | None:
+    return read_version(Locator.parse(locator), place) if locator is not None else None
