@@ -59,6 +59,7 @@ class CommitRequest:
 
     `settle` is called before the tree is scanned and before the scans are compared for the last time
     (Mounted.settle); `as_version` turns a scan of the tree into the version's terms (Achieved.as_version).
+    `torn` are paths known to be torn before they are read (an upper that a crash of the machine left).
     `clock` gives ns since 1970.
     """
 
@@ -83,6 +84,7 @@ class CommitRequest:
     compression: Compression = "auto"
     max_uploads: int = MAX_UPLOADS
     allow_torn: bool = False
+    torn: tuple[bytes, ...] = ()
     clock: Callable[[], int] = time.time_ns
 
 
@@ -126,9 +128,10 @@ def commit(request: CommitRequest) -> CommitResult:
         packer.finish()
         captured = captured.sealed(packer.seal)
         layers = _layers(request, ((where, name, packer.seal(entry)) for where, name, entry in delta.rows))
-        for layer in layers:
+        written = {layer.ref: layer.stored for layer in layers}  # a merged layer may be equal to the delta
+        for ref, stored in written.items():
             intent.begin()
-            request.store.put_new(layer_name(layer.ref.digest), layer.stored)
+            request.store.put_new(layer_name(ref.digest), stored)
         manifest = _manifest(request, delta, captured, layers)
         locator = _publish(request, intent, manifest)
         return CommitResult(
@@ -137,8 +140,8 @@ def commit(request: CommitRequest) -> CommitResult:
             captured,
             rows=len(delta.rows),
             packs_written=packer.packs_written,
-            objects_written=packer.packs_written + len(layers) + 1,
-            bytes_written=packer.bytes_written + sum(len(layer.stored) for layer in layers),
+            objects_written=packer.packs_written + len(written) + 1,
+            bytes_written=packer.bytes_written + sum(map(len, written.values())),
             indexes=tuple((layer.ref, layer.index) for layer in layers),
         )
 
@@ -151,6 +154,8 @@ def _known(request: CommitRequest) -> Callable[[bytes], ChunkRef | None]:
     views = [request.parent_view]
     if request.base_locator != request.parent_locator:
         views.append(request.base_view)
+    if not any(view.layers for view in views):
+        return lambda _digest: None  # a first version asks this for each file
 
     def known(digest: bytes) -> ChunkRef | None:
         for view in views:
@@ -246,7 +251,7 @@ def _manifest(request: CommitRequest, delta: Changes, captured: Captured, layers
         produced_by=request.produced_by,
         parent_produced_by=request.parent.produced_by if request.parent else None,
         labels={_text(key): _text(value) for key, value in sorted(request.labels.items())},
-        torn=tuple(map(_path_text, captured.torn)),
+        torn=tuple(map(_path_text, dict.fromkeys((*request.torn, *captured.torn)))),
     )
 
 
