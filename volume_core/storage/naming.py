@@ -6,12 +6,16 @@ cannot hold is refused by each of them, at the call that gives it.
 
 from __future__ import annotations
 
+import re
+
 from volume_core.errors import InvalidNameError
 
 # The limits are those of the narrowest store: an S3 key is at most 1,024 bytes of UTF-8 (some are left
 # for the store's own prefix), a file's name at most 255.
 NAME_BYTES_MAX = 800
 PART_BYTES_MAX = 255
+# Azure takes a backslash for a slash; no client can send control characters to every store.
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
 def check_name(name: str) -> str:
@@ -47,5 +51,7 @@ def _check_text(name: str, shown: str) -> None:
         size_bytes = len(name.encode())
     except UnicodeEncodeError:
         raise InvalidNameError(f"{shown!r} cannot name an object: it is not valid Unicode text") from None
-    if size_bytes > NAME_BYTES_MAX or "\0" in name:
-        raise InvalidNameError(f"{shown!r} cannot name an object: at most {NAME_BYTES_MAX} bytes, none of them NUL")
+    if size_bytes > NAME_BYTES_MAX:
+        raise InvalidNameError(f"{shown!r} cannot name an object: it is longer than {NAME_BYTES_MAX} bytes")
+    if _FORBIDDEN.search(name):
+        raise InvalidNameError(f"{shown!r} cannot name an object: it holds a backslash or a control character")

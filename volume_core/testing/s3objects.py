@@ -265,6 +265,9 @@ def _part(request: Request, there: Stored, first: str, last: str, headers: dict[
     size = len(there.data)
     start = int(first) if first else max(0, size - int(last))
     end = min(int(last) + 1 if first and last else size, size)
+    if not first and int(last) > 0 and size == 0:
+        # The last bytes of nothing are nothing, which no Content-Range can say.
+        return Answer(200, headers, b"")
     if start >= size or (not first and int(last) == 0):
         more = f"<ActualObjectSize>{size}</ActualObjectSize>"
         return error(416, "InvalidRange", "The requested range is not satisfiable", request, more)

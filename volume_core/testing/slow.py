@@ -17,7 +17,7 @@ from volume_core.storage.protocol import ObjectInfo, Store
 
 
 class SlowStore:
-    """*inner*, with *latency_s* before each call (up to *jitter_s* more, seeded) and *bytes_per_s* for all calls together.
+    """*inner*, with *latency_s* before each call (up to *jitter_s* more, seeded), *bytes_per_s* for all together.
 
     `calls_at_once` is the greatest number of calls that were under way together.
     """
