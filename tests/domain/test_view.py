@@ -48,6 +48,7 @@ def test_a_view_shows_the_plain_tree(stack: Stack):
 
 
 @given(stacks())
+@settings(max_examples=40)
 def test_every_path_is_found_where_it_is_and_only_there(stack: Stack):
     view = stack.view()
     for path in UNIVERSE[:155] + tuple(stack.tree):
@@ -62,6 +63,7 @@ def test_every_path_is_found_where_it_is_and_only_there(stack: Stack):
 
 
 @given(stacks())
+@settings(max_examples=40)
 def test_listings_and_lookups_agree(stack: Stack):
     view = stack.view()
     for node in view.walk():
@@ -75,6 +77,7 @@ def test_listings_and_lookups_agree(stack: Stack):
 
 
 @given(stacks())
+@settings(max_examples=40)
 def test_a_directory_can_be_listed_on_from_each_of_its_children(stack: Stack):
     view, other = stack.view(), stack.view()
     for node in view.walk():
@@ -87,6 +90,7 @@ def test_a_directory_can_be_listed_on_from_each_of_its_children(stack: Stack):
 
 
 @given(stacks())
+@settings(max_examples=40)
 def test_a_number_leads_back_to_its_inode_in_any_view(stack: Stack):
     view, other = stack.view(), stack.view()
     inodes = {}
@@ -103,6 +107,7 @@ def test_a_number_leads_back_to_its_inode_in_any_view(stack: Stack):
 
 
 @given(stacks())
+@settings(max_examples=40)
 def test_links_are_counted_as_far_as_they_are_shown(stack: Stack):
     view = stack.view()
     for node in view.walk():
@@ -115,6 +120,7 @@ def test_links_are_counted_as_far_as_they_are_shown(stack: Stack):
 
 
 @given(stacks(), st.sampled_from(UNIVERSE))
+@settings(max_examples=40)
 def test_a_walk_from_a_path_is_the_part_of_the_walk_below_it(stack: Stack, start: bytes):
     view = stack.view()
     below = [node for node in view.walk() if node.path == start or node.path.startswith(start + b"/")]
@@ -124,6 +130,7 @@ def test_a_walk_from_a_path_is_the_part_of_the_walk_below_it(stack: Stack, start
 
 
 @given(stacks())
+@settings(max_examples=40)
 def test_a_walk_goes_parents_first_and_by_name(stack: Stack):
     view = stack.view()
     found = [node.path for node in view.walk()]
@@ -133,6 +140,7 @@ def test_a_walk_goes_parents_first_and_by_name(stack: Stack):
 
 
 @given(stacks())
+@settings(max_examples=40)
 def test_extents_and_chunks_are_those_of_the_newest_layer(stack: Stack):
     view = stack.view()
     for node in view.walk():
@@ -147,6 +155,7 @@ def test_extents_and_chunks_are_those_of_the_newest_layer(stack: Stack):
 
 
 @given(stacks(), st.integers(0, 1 << 64))
+@settings(max_examples=40)
 def test_a_number_that_nothing_has_is_a_key_error(stack: Stack, number: int):
     view = stack.view()
     numbers = {node.number for node in view.walk()}
@@ -309,6 +318,7 @@ def test_closing_a_view_closes_its_layers():
 
 
 @given(stacks(), st.randoms(use_true_random=False))
+@settings(max_examples=40)
 def test_the_extents_of_many_nodes_are_those_of_each(stack: Stack, order):
     view = stack.view()
     nodes = list(view.walk())

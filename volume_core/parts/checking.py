@@ -96,7 +96,7 @@ def _open(store: Store, ref: LayerRef) -> LayerReader:
     index = b"".join(unpack_index(ref, store.get_range(layer_name(ref.digest), 0, ref.size_bytes + 1)))
     connection = sqlite3.connect(":memory:", check_same_thread=False)
     try:
-        connection.deserialize(index)
+        connection.deserialize(index or b"\0")  # of nothing at all it would raise MemoryError
         check_layer(connection, name)
         reader = LayerReader(connection, name)
         rows = reader.counts()[0]
