@@ -220,7 +220,10 @@ class LayerReader:
         if row.content is None:
             return (Extent(row.size, None),) if row.size and row.kind == Kind.FILE else ()
         if isinstance(row.content, int):
-            return self._covering(row, (Extent(row.size, self._chunk_by_id(row.content)),))
+            chunk = self._chunk_by_id(row.content)
+            if row.size <= chunk.raw_length:
+                return (Extent(row.size, chunk),)
+            return self._covering(row, (Extent(row.size, chunk),))
         return self._covering(row, self._unpack_extents(row.content))
 
     def extents_of(self, rows: Sequence[Row]) -> list[tuple[Extent, ...]]:

@@ -1,46 +1,55 @@
 """Putting the neighbours of what is read into the page cache before they are asked for.
 
-Why: a first read costs a round trip to this process, and two wake-ups cost more than the 4 KiB they bring.  When
+Why: a first read costs a round trip to the server, and two wake-ups cost more than the 4 KiB they bring.  When
 the small files of a directory are read one after the other, the next ones are pushed to the kernel
 (FUSE_NOTIFY_STORE) while the reader is busy with those before; it then reads at the speed of the page cache.
 
-It works like readahead.  The loop tells of each READ of a small file's beginning (`touched`); after a few that
-come in the order of the listing, the next START_FILES are pushed.  One in the middle is left out: the READ of
-that marker says that the reader has come so far, and twice as many are pushed, up to FILES_MAX.
+It works like readahead.  The loop tells of each READ of a small file's beginning (Touches); after a few that come
+in the order of the layer, the next START_FILES are pushed.  One early in the window is left out: the READ of that
+marker says that the reader has come so far, and twice as many are pushed, up to FILES_MAX.
 
     idle --STREAK reads in a row--> window of 16 --marker read--> window of 32 --> ... --> window of 256
       ^                                  |                                                    |
       +------ a jump, the end of the directory, bytes that are not here, a node unknown ------+
 
+Why a process of its own: a push waits, so that no signal can end it, for a page that a reader may hold locked until
+its READ is answered.  In the loop that would be a deadlock.  In a thread it would be one as soon as the server is
+killed: the process could not end, nobody would see that it must be replaced, and the READ would never be answered.
+So the pusher is a child that the server forks first of all.  It answers nothing, and has a queue of its own to the
+connection, so that nothing which the kernel gave to the server is held back by it.
+
 Always true:
 
-  1. Only this module's thread pushes, never the loop: a push waits for a page that a reader may hold locked until
-     the loop has answered its READ.
-  2. Only what is in the local cache is pushed; the store is never asked for a guess.
-  3. Pushing is an extra.  What goes wrong here ends this thread, with a line in the log, and nothing else.
+  1. Only what is here already is pushed; the store is never asked for a guess.
+  2. The pusher ends when the server does, by whatever: it is then told so by its socket.
+  3. Pushing is an extra.  What goes wrong here ends the pusher, with a line in the log, and nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import logging
 import os
-import queue
-import threading
+import socket
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from volume_core.domain.view import Node, View
-from volume_core.format.entries import Kind, split
+from volume_core.format.entries import Extent, Kind, split
+from volume_core.mount import syscalls
 from volume_core.mount.protocol import store_header
-from volume_core.mount.requests import ReadLocal
 
 log = logging.getLogger(__name__)
 
 # Above this the kernel's own readahead brings as many bytes a round trip as we would.
 FILE_BYTES_MAX = 128 << 10
 START_FILES = 16
+# The marker is so far into a window: what follows it is what the reader is busy with while more is pushed.
+MARKER_PART = 4
 FILES_MAX = 256
 WINDOW_BYTES_MAX = 4 << 20  # 256 files of 16 KiB; a window lies in memory the kernel was not asked for
 # Reads in a row that count as reading the directory through.
@@ -49,9 +58,18 @@ STREAK = 3
 _NEAR_ROWS = 2 * FILES_MAX
 _READERS_MAX = 8
 _STREAMS_MAX = 16
-# A node the kernel has not heard of means that nobody lists before reading: this many reads are then let go by.
+# A node the kernel has not heard of means that nobody lists before reading: so many reads are then let go by.
 _REST_READS = 64
+# A reader that was met is asking for the next file already: pushing that one would only wait for its answer.
+_LEAD_FILES = 3
+# Read together, then pushed one after the other: shorter and the pack is read in more pieces, longer and the reader
+# arrives before the first is pushed.
+_BATCH_FILES = 32
+_LOOK_FILES = 4  # so many are pushed between two looks at what was read meanwhile
+_PATH_BYTES_MAX = 64 << 10
 _FILE = int(Kind.FILE)
+
+ReadNeighbours = Callable[[Sequence[tuple[Extent, ...]]], "Sequence[bytes | memoryview | None]"]
 
 
 @dataclass(slots=True)
@@ -63,131 +81,229 @@ class _Reader:
     streak: int = 1
 
 
+class Touches:
+    """The loop's end: tells the pusher behind *channel* of the reads that look like one reader's."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel: socket.socket | None = channel
+        self._readers: deque[_Reader] = deque(maxlen=_READERS_MAX)
+
+    def touched(self, node: Node) -> bool:
+        """A READ of the beginning of *node* was asked for: return whether the pusher was told.
+
+        Costs a microsecond or two; never waits.
+        """
+        row = node.row
+        if row.size > FILE_BYTES_MAX:
+            return False
+        for reader in self._readers:
+            if 0 < row.id - reader.row <= _NEAR_ROWS and reader.layer == node.layer:
+                reader.row = row.id
+                reader.streak += 1
+                return reader.streak >= STREAK and self._tell(node.path)
+        self._readers.append(_Reader(node.layer, row.id))
+        return False
+
+    def close(self) -> None:
+        """Let the pusher go."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def _tell(self, path: bytes) -> bool:
+        if self._channel is None:
+            return False
+        try:
+            self._channel.send(path, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass  # the pusher is behind: what it is not told it does not push
+        except OSError as error:
+            log.warning("nothing is pushed any more: the pusher is gone (%s)", error.strerror)
+            self._channel = None
+        return True
+
+
 @dataclass(slots=True)
 class _Stream:
-    """One directory that is read through: what comes next, how many at once, and what was pushed last."""
+    """One directory that is read through.
+
+    `entries` is what comes next, `ready` what of it is in memory, `files` how many to push at once, `last` and
+    `marker` names of the window that was pushed last, `rest` how many reads to let go by.
+    """
 
     entries: Iterator[Node]
-    files: int = START_FILES
+    files: int
+    ready: deque[tuple[Node, bytes | memoryview | None]] = field(default_factory=deque)
     last: bytes = b""
     marker: bytes = b""
     rest: int = 0
 
 
 class Pusher:
-    """Pushes to the mount of *fd* what *read_local* gives of a view of its own.
+    """The pusher's end: pushes to *fd*, a queue of the mount, what *read_neighbours* gives."""
 
-    touched() is called by the loop; everything else happens in a thread that the first streak starts.
-    """
-
-    def __init__(self, fd: int, open_view: Callable[[], View], read_local: ReadLocal) -> None:
+    def __init__(self, fd: int, channel: socket.socket, view: View, read_neighbours: ReadNeighbours) -> None:
         self._fd = fd
-        self._open_view = open_view
-        self._read_local = read_local
-        self._readers: deque[_Reader] = deque(maxlen=_READERS_MAX)
-        self._queue: queue.SimpleQueue[Node] = queue.SimpleQueue()
-        self._started = False
-        self._later: deque[Node] = deque()
+        self._channel = channel
+        self._view = view
+        self._read_neighbours = read_neighbours
+        self._later: deque[bytes] = deque()
         self._streams: dict[bytes, _Stream] = {}
+        self._files = START_FILES
 
-    # -- in the loop ---------------------------------------------------------------------------
+    def run(self, path: bytes) -> None:
+        """Push, beginning after the file at *path*.  Raises ServerGone, or OSError (ENODEV) when the mount is."""
+        while path:
+            self._follow(path)
+            path = self._later.popleft() if self._later else self._channel.recv(_PATH_BYTES_MAX)
 
-    def touched(self, node: Node) -> None:
-        """A READ of the beginning of *node* was asked for.  Costs a microsecond; never waits."""
-        row = node.row
-        if row.size > FILE_BYTES_MAX:
-            return
-        for reader in self._readers:
-            if 0 < row.id - reader.row <= _NEAR_ROWS and reader.layer == node.layer:
-                reader.row = row.id
-                reader.streak += 1
-                if reader.streak >= STREAK:
-                    self._wake(node)
-                return
-        self._readers.append(_Reader(node.layer, row.id))
-
-    def _wake(self, node: Node) -> None:
-        if not self._started:
-            self._started = True
-            threading.Thread(target=self._run, name="push", daemon=True).start()
-        self._queue.put(node)
-
-    # -- in the thread -------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        try:
-            view = self._open_view()
-            while True:
-                self._follow(view, self._later.popleft() if self._later else self._queue.get())
-        except OSError as error:
-            if error.errno != errno.ENODEV:  # unmounted
-                log.exception("pushing ends")
-        except Exception:
-            log.exception("pushing ends")
-
-    def _follow(self, view: View, node: Node) -> None:
-        """*node* was read: push what comes after it, if it is time to."""
-        path = split(node.path)[0]
-        stream = self._streams.get(path)
-        name = node.row.name
+    def _follow(self, path: bytes) -> None:
+        """The file at *path* was read: push what comes after it, if it is time to."""
+        directory, name = split(path)
+        stream = self._streams.get(directory)
         if stream is None:
-            directory = view.resolve(path)
-            if directory is None:
+            stream = self._begin(directory, path)
+            if stream is None:
                 return
-            if len(self._streams) >= _STREAMS_MAX:
-                del self._streams[next(iter(self._streams))]
-            stream = self._streams[path] = _Stream(view.children(directory, view.position(node)))
         elif stream.rest:
             stream.rest -= 1
             return
         elif name <= stream.last and (not stream.marker or name < stream.marker):
             return  # it was asked for while it was pushed
-        self._push(view, stream, path, name)
+        self._push(stream, directory, name)
+        if not self._later:
+            self._prepare(stream)
 
-    def _push(self, view: View, stream: _Stream, path: bytes, reached: bytes) -> None:
-        """Push one window of *stream*, the directory at *path*; the reader has *reached* that name."""
-        files = size = 0
-        wanted = stream.files
+    def _begin(self, directory: bytes, path: bytes) -> _Stream | None:
+        above, node = self._view.resolve(directory), self._view.resolve(path)
+        if above is None or node is None:
+            return None
+        if len(self._streams) >= _STREAMS_MAX:
+            del self._streams[next(iter(self._streams))]
+        entries = filter(_is_worth_it, self._view.children(above, self._view.position(node)))
+        stream = self._streams[directory] = _Stream(entries, self._files)
+        return stream
+
+    def _prepare(self, stream: _Stream) -> bool:
+        """Have the next files of *stream* in memory; False at the end of the directory."""
+        if not stream.ready:
+            batch = list(itertools.islice(stream.entries, _BATCH_FILES))
+            stream.ready.extend(zip(batch, self._read_neighbours(self._view.extents_of(batch)), strict=True))
+        return bool(stream.ready)
+
+    def _push(self, stream: _Stream, directory: bytes, reached: bytes) -> None:
+        """Push one window of *stream*; the reader of *directory* has *reached* that name."""
+        files = size = skip = 0
+        marker = stream.files // MARKER_PART
         stream.marker = b""
-        for node in stream.entries:
-            row = node.row
-            stream.last = row.name
-            if row.kind != _FILE or not 0 < row.size <= FILE_BYTES_MAX:
+        while files < stream.files and size < WINDOW_BYTES_MAX and self._prepare(stream):
+            node, data = stream.ready.popleft()
+            stream.last = name = node.row.name
+            if files % _LOOK_FILES == 0:
+                reached = self._look(directory, reached)
+            if name <= reached:
+                skip = _LEAD_FILES
                 continue
-            if not self._queue.empty():
-                reached = self._drain(path, reached)
-            if row.name <= reached:
+            if skip:
+                skip -= 1
                 continue
             files += 1
-            size += row.size
-            if files == wanted // 2:
-                stream.marker = row.name
-            elif not self._store(view, node):
+            size += node.row.size
+            if files == marker:
+                stream.marker = name
+            elif data is None or not self._store(node.number, data):
                 stream.rest = _REST_READS
+                stream.ready.clear()
                 return
-            if files >= wanted or size >= WINDOW_BYTES_MAX:
-                break
-        stream.files = min(2 * wanted, FILES_MAX)
+        # What follows this directory is read by the same reader, most likely: it begins where this one ends.
+        self._files = stream.files = min(2 * stream.files, FILES_MAX)
 
-    def _drain(self, path: bytes, reached: bytes) -> bytes:
-        """Take what was read meanwhile: return how far the reader of *path* has come, keep the others for later."""
-        while not self._queue.empty():
-            node = self._queue.get()
-            if split(node.path)[0] == path:
-                reached = max(reached, node.row.name)
-            else:
-                self._later.append(node)
-        return reached
-
-    def _store(self, view: View, node: Node) -> bool:
-        """Push a whole file; False if it is not here or the kernel has not heard of it."""
-        data = self._read_local(view.extents(node), 0, node.row.size)
-        if data is None:
-            return False
+    def _look(self, directory: bytes, reached: bytes) -> bytes:
+        """See what was read meanwhile: return how far the reader of *directory* has come, keep the others for later."""
         try:
-            os.writev(self._fd, (store_header(node.number, 0, len(data)), data))
+            while path := self._channel.recv(_PATH_BYTES_MAX, socket.MSG_DONTWAIT):
+                above, name = split(path)
+                if above == directory:
+                    reached = max(reached, name)
+                else:
+                    self._later.append(path)
+        except BlockingIOError:
+            return reached
+        raise ServerGone
+
+    def _store(self, number: int, data: bytes | memoryview) -> bool:
+        """Push a whole file; False if the kernel has not heard of it."""
+        try:
+            os.writev(self._fd, (store_header(number, 0, len(data)), data))
         except OSError as error:
             if error.errno == errno.ENODEV:
                 raise
             return False  # ENOENT: not looked up yet; ENOMEM: no room for guesses
         return True
+
+
+class ServerGone(Exception):
+    """The server has closed its end of the channel."""
+
+
+def _is_worth_it(node: Node) -> bool:
+    return node.row.kind == _FILE and 0 < node.row.size <= FILE_BYTES_MAX
+
+
+class Started(NamedTuple):
+    """A pusher that runs: what to tell it by, and its pid."""
+
+    touches: Touches
+    pid: int
+
+    def stop(self) -> None:
+        """Let it go and wait for its end; the mount is gone, so nothing holds it."""
+        self.touches.close()
+        os.waitpid(self.pid, 0)
+
+
+def start(fuse_fd: int, open_view: Callable[[], View], read_neighbours: ReadNeighbours) -> Started | None:
+    """Fork the pusher of the mount of *fuse_fd*; None: nothing is pushed.
+
+    To be called before this process has threads or anything open that a copy of it must not use.
+    """
+    try:
+        queue = syscalls.clone_fuse(fuse_fd)
+    except OSError as error:
+        log.info("nothing is pushed: %s", error)
+        return None
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _close_all_but({0, 1, 2, queue, theirs.fileno()})
+            ours.detach()
+            _run(queue, theirs, open_view, read_neighbours)
+        finally:
+            os._exit(0)
+    theirs.close()
+    os.close(queue)
+    return Started(Touches(ours), pid)
+
+
+def _run(queue: int, channel: socket.socket, open_view: Callable[[], View], read_neighbours: ReadNeighbours) -> None:
+    try:
+        # Most mounts are never read through: nothing is opened before the first word.
+        first = channel.recv(_PATH_BYTES_MAX)
+        if first:
+            Pusher(queue, channel, open_view(), read_neighbours).run(first)
+    except ServerGone:
+        pass
+    except OSError as error:
+        if error.errno != errno.ENODEV:  # unmounted
+            log.exception("pushing ends")
+    except Exception:
+        log.exception("pushing ends")
+
+
+def _close_all_but(kept: set[int]) -> None:
+    """Close what was inherited: locks and connections are held by the server alone."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            with contextlib.suppress(OSError):  # the descriptor of the listing itself
+                os.close(int(name))

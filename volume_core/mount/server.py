@@ -13,7 +13,7 @@ CONFIG is the path of a JSON file, or the number of an inherited descriptor to r
 
     one thread, the loop:    read a request -> answer it from the layers, memory, the local cache
     threads of fetching.py:  answer what the store must be asked for
-    a thread of pushing.py:  puts the files that will be read next into the page cache
+    a child, pushing.py:     puts the files that will be read next into the page cache
 
 Always true:
 
@@ -37,7 +37,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from volume_core.mount import protocol as fuse
 from volume_core.mount.fetching import Complaints, Fetchers, answer, refuse
-from volume_core.mount.pushing import Pusher
+from volume_core.mount.inbox import ENDED, Inbox
+from volume_core.mount.pushing import start as start_pusher
 from volume_core.mount.requests import Fetch, Refused, Requests, Totals
 from volume_core.mount.supply import Supply
 from volume_core.parts.indexes import open_view
@@ -45,6 +46,7 @@ from volume_core.parts.indexes import open_view
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from volume_core.domain.view import Node
     from volume_core.storage.protocol import Store
 
 log = logging.getLogger(__name__)
@@ -78,21 +80,12 @@ class Config(NamedTuple):
         return cls(**fields)
 
 
-def serve(fd: int, requests: Requests, fetchers: Fetchers, complaints: Complaints) -> None:
-    """Answer what comes from *fd* until it is unmounted."""
-    buffer = bytearray(fuse.REQUEST_BYTES_MAX)
-    buffers = (buffer,)
-    readv, unpack, handlers, opcodes_max = os.readv, fuse.IN_HEADER.unpack_from, requests.handlers, fuse.OPCODES_MAX
+def serve(inbox: Inbox, requests: Requests, fetchers: Fetchers, complaints: Complaints) -> None:
+    """Answer what comes into *inbox* until it is unmounted."""
+    fd, buffer, receive = inbox.fd, inbox.buffer, inbox.receive
+    unpack, handlers, opcodes_max = fuse.IN_HEADER.unpack_from, requests.handlers, fuse.OPCODES_MAX
     unknown = handlers[0]
-    while True:
-        try:
-            length = readv(fd, buffers)
-        except OSError as error:
-            if error.errno in (errno.ENODEV, errno.ECONNABORTED):  # unmounted; aborted
-                return
-            if error.errno in (errno.ENOENT, errno.EINTR, errno.EAGAIN):  # whoever asked is gone
-                continue
-            raise
+    while length := receive():
         opcode, unique, number = unpack(buffer)
         try:
             found = (handlers[opcode] if opcode < opcodes_max else unknown)(number, buffer, length)
@@ -115,9 +108,9 @@ def ask_again(fd: int) -> bool:
     try:
         os.write(fd, fuse.RESEND)
     except OSError as error:
-        if error.errno != errno.EINVAL:
+        if error.errno not in (errno.EINVAL, *ENDED):
             raise
-        return False
+        return error.errno in ENDED  # then there is nothing to ask for
     return True
 
 
@@ -134,23 +127,25 @@ def open_any(url: str) -> Store:
 
 def run(config: Config) -> int:
     """Serve one mount until it is gone; return the process's exit status."""
-    view = open_view(config.layers)
+    fd = config.fuse_fd
     is_local = config.store.startswith("file:")
     supply = Supply(lambda: open_any(config.store), is_local, config.cache_dir, config.cache_limit_bytes)
+    started = start_pusher(fd, lambda: open_view(config.layers), supply.read_neighbours) if config.push else None
+    inbox = Inbox(fd)
+
+    def touched(node: Node) -> None:
+        if started is not None and started.touches.touched(node):
+            inbox.yield_cpu()
+
     totals = Totals(config.used_bytes, config.inode_count)
-    pusher = Pusher(config.fuse_fd, lambda: open_view(config.layers), supply.read_local)
-    touched = pusher.touched if config.push else None
-    requests = Requests(view, totals, supply.read_local, touched)
+    requests = Requests(open_view(config.layers), totals, supply.read_local, touched)
     complaints = Complaints()
-    fetchers = Fetchers(config.fuse_fd, supply.read, complaints)
-    try:
-        if config.resend and not ask_again(config.fuse_fd):
-            log.error("this kernel (before 6.9) cannot resend the requests that the server before this one left")
-            return EXIT_NO_RESEND
-        serve(config.fuse_fd, requests, fetchers, complaints)
-    except OSError as error:
-        if error.errno not in (errno.ENODEV, errno.EPERM):  # EPERM: unmounted before it was mounted
-            raise
+    if config.resend and not ask_again(fd):
+        log.error("this kernel (before 6.9) cannot resend the requests that the server before this one left")
+        return EXIT_NO_RESEND
+    serve(inbox, requests, Fetchers(fd, supply.read, complaints), complaints)
+    if started is not None:
+        started.stop()
     return 0
 
 

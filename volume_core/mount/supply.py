@@ -10,7 +10,7 @@ Always true: there is one Reader in a process, and every method may be called fr
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,10 @@ class Supply:
                 return None
             reader = self._open()
         return reader.read_local(extents, offset, size)
+
+    def read_neighbours(self, files: Sequence[tuple[Extent, ...]]) -> Sequence[bytes | memoryview | None]:
+        """Return what Reader.read_neighbours does; opens the store."""
+        return (self._reader or self._open()).read_neighbours(files)
 
     def _open(self) -> Reader:
         with self._lock:
