@@ -37,18 +37,21 @@ from volume_core.mount.copies import (
     CopyMounted,
     CopyRecord,
     bring_back_found,
+    clean,
     clean_locked,
     delete,
     dismantle_unfinished,
+    live_copies,
     move,
     records,
     unbind,
 )
 from volume_core.mount.plans import exclusively
 from volume_core.mount.server import open_any
+from volume_core.parts import captured
 from volume_core.parts.achieved import Achieved
 from volume_core.parts.caching import PackCache
-from volume_core.parts.hydrating import Tree, hydrate_into
+from volume_core.parts.hydrating import Tree, as_captured, hydrate_into, relook
 from volume_core.parts.indexes import open_view
 from volume_core.parts.reading import Reader
 from volume_core.parts.trees import remove_tree
@@ -57,6 +60,8 @@ from volume_core.parts.workcopies import HeldLock, boot_id
 if TYPE_CHECKING:
     from volume_core.mount.request import MountRequest
     from volume_core.parts.workcopies import WorkingCopy
+
+__all__ = ["ACHIEVED", "CopyDriver", "CopyMounted", "clean", "is_hydrated", "live_copies", "version_terms"]
 
 ACHIEVED = "achieved.sqlite"
 _MS_NOEXEC, _MS_REMOUNT, _MS_BIND = 8, 32, 4096
@@ -154,14 +159,15 @@ class _Mounting:
         beside = self._record.beside
         if self._may_rename():
             os.mkdir(beside, 0o700)
-            self._keep(self._fill(beside))
+            tree = self._keep(self._fill(beside))
             self._place(beside)
         else:
             self._note(in_place=True)
             unfinished = self._path / self._record.unfinished
             unfinished.touch(0o600)
-            self._keep(self._fill(self._path, unfinished.unlink))
+            tree = self._keep(self._fill(self._path, unfinished.unlink))
             self._note(inode=os.lstat(self._path).st_ino)
+        self._capture(tree)
 
     def _may_rename(self) -> bool:
         """Whether a tree that is made beside the mount path can be renamed to it; tried with what is there."""
@@ -197,10 +203,18 @@ class _Mounting:
         ):
             return hydrate_into(view, reader, target, protect=protect, before_root=before_root)
 
-    def _keep(self, tree: Tree) -> None:
-        """Store with the working copy what a commit compares its scan with."""
+    def _keep(self, tree: Tree) -> Tree:
+        """Store with the working copy what turns a scan of the tree into the version's terms."""
         if self._copy is not None:
             tree.achieved.save(self._copy.path / ACHIEVED)
+        return tree
+
+    def _capture(self, tree: Tree) -> None:
+        """Store what a commit would capture now, so that the first one reads only what was changed."""
+        if self._copy is None or self._request.locator is None:
+            return
+        root = relook(self._path, tree.items[b""])  # it was renamed since
+        captured.save(self._copy.captured_path, as_captured({**tree.items, b"": root}), self._request.locator)
 
     def _put_back(self, copy: WorkingCopy) -> None:
         """Mount a tree that was hydrated before, and may have been changed since."""

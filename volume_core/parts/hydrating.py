@@ -23,15 +23,17 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from volume_core.domain.changes import Upper
 from volume_core.domain.view import Node, View
 from volume_core.errors import CorruptObjectError
 from volume_core.format.entries import Entry, Extent, Kind, split
 from volume_core.parts.achieved import Achieved
+from volume_core.parts.captured import Captured
 from volume_core.parts.dialects import belongs_to_tree
 from volume_core.parts.scanning import Item, Signature, now_ns
 from volume_core.parts.trees import DIRECTORY_FLAGS, PATH_PIECE_BYTES, open_below, remove_tree
@@ -127,6 +129,23 @@ def default_threads() -> int:
     return min(16, 2 + 2 * (os.cpu_count() or 1))
 
 
+def as_captured(items: Mapping[bytes, Item]) -> Captured:
+    """Return what a commit of the untouched tree would capture."""
+    numbers: dict[int, int] = {}
+    upper = {}
+    for path, item in items.items():
+        link = numbers.setdefault(item.key, len(numbers) + 1) if item.key else 0
+        upper[path] = Upper(item.entry._replace(hardlink=link))
+    return Captured({path: item.signature for path, item in items.items()}, upper)
+
+
+def relook(directory: Path, item: Item) -> Item:
+    """Return *item*, the root's, after the tree was renamed to *directory*: the rename has moved its ctime."""
+    renamed = item._replace(signature=Signature.of(os.lstat(directory)))
+    _wait_for_the_clock(renamed.signature.ctime_ns)
+    return renamed
+
+
 class _File(NamedTuple):
     path: bytes
     entry: Entry
@@ -180,7 +199,7 @@ class _Hydration:
             if not path:
                 before_root()
             self._finish_directory(path, entry)
-        self._wait_for_the_clock()
+        _wait_for_the_clock(max(item.signature.ctime_ns for item in self._items.values()))
         return Tree(self._items, self._achieved)
 
     # -- walking the view: one thread
@@ -330,12 +349,12 @@ class _Hydration:
         if not self._protect:  # such a tree is never committed
             self._achieved.note(path, entry, got)
 
-    def _wait_for_the_clock(self) -> None:
-        """Return when a change made from now on gets a later time stamp than anything made here."""
-        newest_ns = max(item.signature.ctime_ns for item in self._items.values())
-        patient_until = time.monotonic() + CLOCK_PATIENCE_S
-        while now_ns() <= newest_ns and time.monotonic() < patient_until:
-            time.sleep(0.001)
+
+def _wait_for_the_clock(newest_ns: int) -> None:
+    """Return when a change made from now on gets a later time stamp than *newest_ns*."""
+    patient_until = time.monotonic() + CLOCK_PATIENCE_S
+    while now_ns() <= newest_ns and time.monotonic() < patient_until:
+        time.sleep(0.001)
 
 
 def _item(entry: Entry, status: os.stat_result) -> Item:
