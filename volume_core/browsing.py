@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from volume_core.domain.view import Node, View
 from volume_core.errors import NotFoundError, VolumeError
@@ -72,13 +71,6 @@ class Browser:
         if node.row.kind != Kind.FILE:
             raise VolumeError(f"{_shown(node.path)}: it is a {Kind(node.row.kind).name.lower()}, not a file")
         return self.reader.stream(self.view.extents(node))
-
-
-class Totals(NamedTuple):
-    """What lies at and below a path."""
-
-    files: int
-    size_bytes: int
 
 
 @contextlib.contextmanager

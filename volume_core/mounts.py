@@ -183,18 +183,3 @@ def _stage(store: Store, layers: Sequence[Path], state: State, options: Options)
     if options.detach:
         raise MountError(f"{store.url} ends with this process, so nothing of it can stay mounted after it")
     return stage(store, layers, state)
-
-
-def live_mount_of(state: State, work_id: str) -> LiveMount | None:
-    """Return the mount of the working copy *work_id* that outlived its process, after cleaning up what crashes left."""
-    from volume_core.mount.copying import clean, live_copies
-    from volume_core.mount.mounting import live_mounts
-
-    clean(state)
-    for mounted in live_mounts(state):
-        if mounted.record.plan.working_copy == work_id:
-            return LiveMount(mounted, detached=True)
-    for copied in live_copies(state):
-        if copied.record.working_copy == work_id:
-            return LiveMount(copied, detached=True)
-    return None

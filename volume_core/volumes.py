@@ -109,7 +109,7 @@ class Volume(Record):
         """
         parsed = Locator.parse(locator.strip())
         parsed = parsed._replace(store=normalize(parsed.store))
-        return ROVolume._of(read_version(parsed, Place(parsed.store)))
+        return ROVolume.of_version(read_version(parsed, Place(parsed.store)))
 
     from_locator = awaitable_of_class(from_locator_sync)
 
@@ -185,7 +185,8 @@ class ROVolume(Volume):
         return self
 
     @classmethod
-    def _of(cls, version: Version) -> ROVolume:
+    def of_version(cls, version: Version) -> ROVolume:
+        """Return a handle of a version that was read or made; for the doors beside this one."""
         volume = ROVolume(**fields_of(version.locator, version.manifest))
         volume._handle.place, volume._handle.version = version.place, version
         return volume
@@ -223,6 +224,12 @@ class ROVolume(Volume):
 
     unmount = awaitable(unmount_sync)
 
+    def close_sync(self) -> None:
+        """Be done with this handle: unmount, whoever has files open.  It can be mounted again."""
+        self.unmount_sync(lazy=True)
+
+    close = awaitable(close_sync)
+
     @contextmanager
     def mounted_sync(self, mount_path: StrPath | None = None, **options: Unpack[MountOptions]) -> Iterator[Path]:
         """Mount for the length of a `with` statement."""
@@ -248,7 +255,7 @@ class ROVolume(Volume):
         with self._handle.lock:
             start = self._existing()
         versions = itertools.islice(history(start), limit)
-        return [HistoryEntry.of(ROVolume._of(version), version.manifest) for version in versions]
+        return [HistoryEntry.of(ROVolume.of_version(version), version.manifest) for version in versions]
 
     log = awaitable(log_sync)
 
@@ -313,7 +320,7 @@ class RWVolume(Volume):
             if writer is not None:
                 return self._commit(writer, terms, even_if_unchanged)
             if self.index is not None and not even_if_unchanged:
-                return ROVolume._of(self._existing())
+                return ROVolume.of_version(self._existing())
             writer = self._new_writer()
             try:
                 return self._commit(writer, terms, even_if_unchanged)
@@ -362,6 +369,21 @@ class RWVolume(Volume):
                 writer.unmount(lazy=lazy)
 
     unmount = awaitable(unmount_sync)
+
+    def close_sync(self) -> str | None:
+        """Be done with this handle: unmount, and keep what was written and not committed.
+
+        Returns None if there is nothing of that, else the id of the working copy that has it: for
+        `Volume.recover`, or `volume commit`.  The handle can be mounted again, from the last commit.
+        """
+        with self._handle.lock:
+            writer = self._writer()
+            if writer is None:
+                return None
+            self._handle.let_go()
+            return writer.work_id if writer.leave() is not None else None
+
+    close = awaitable(close_sync)
 
     @contextmanager
     def mounted_sync(
@@ -421,7 +443,7 @@ class RWVolume(Volume):
         for field, value in fields_of(locator, manifest).items():
             if field != "name":
                 setattr(self, field, value)
-        committed = ROVolume._of(outcome.version)
+        committed = ROVolume.of_version(outcome.version)
         if outcome.changed:
             plugins().committed(committed, manifest.produced_by)
         return committed

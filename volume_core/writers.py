@@ -26,7 +26,7 @@ from typing import NamedTuple, Self
 from volume_core.errors import BusyError, MountError, VolumeError
 from volume_core.format.names import Locator
 from volume_core.lines import renamed
-from volume_core.mounts import LiveMount, Mounting, Options, StrPath, live_mount_of
+from volume_core.mounts import LiveMount, Mounting, Options, StrPath
 from volume_core.mounts import mount as mount_view
 from volume_core.parts import workcopies
 from volume_core.parts.captured import save
@@ -36,6 +36,7 @@ from volume_core.parts.workcopies import WorkingCopy
 from volume_core.plugins.manager import plugins
 from volume_core.settings import upper_limit_bytes
 from volume_core.statuses import Status
+from volume_core.surveying import live_mount_of
 from volume_core.versions import Place, Version, read_version
 from volume_core.worktrees import SQUASH, Outcome, Terms, WorkTree
 
@@ -90,7 +91,7 @@ class Writer:
         down under it and not *allow_torn*.
         """
         state = State.default().prepare()
-        live = live_mount_of(state, work_id)
+        mounted = live_mount_of(work_id, state)
         copy = workcopies.load(state, work_id)
         if not copy.same_boot and not allow_torn:
             raise VolumeError(
@@ -102,7 +103,8 @@ class Writer:
         base = _read(copy.base, place)
         parent = base if copy.parent == copy.base else _read(copy.parent, place)
         writer = cls(state, Line(copy.volume, place, base, notes.get(_KIND, "sqlite")), copy, parent)
-        writer._live, writer._torn = live, not copy.same_boot
+        writer._live = LiveMount(mounted, detached=True) if mounted is not None else None
+        writer._torn = not copy.same_boot
         return writer
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+_NUMBER = re.compile(r"[0-9.]+[KMGTP]?")
 _UNITS = ("", "K", "M", "G", "T", "P")
 
 
@@ -58,14 +60,12 @@ def json_text(path: bytes) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]], heading: Sequence[str] = ()) -> None:
-    """Print *rows* in columns; numbers and sizes to the right."""
+    """Print *rows* in columns, numbers to the right."""
     shown = [list(heading), *map(list, rows)] if heading else list(map(list, rows))
     if not shown:
         return
     widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
-    right = [
-        all(row[column][:1].isdigit() for row in rows) and column < len(widths) - 1 for column in range(len(widths))
-    ]
+    right = [bool(rows) and all(_NUMBER.fullmatch(row[column]) for row in rows) for column in range(len(widths))]
     for row in shown:
         cells = [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True)]
         click.echo("  ".join(cells).rstrip())

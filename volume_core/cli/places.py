@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import click
 
@@ -47,40 +47,27 @@ def parse_at(text: str) -> At | None:
     return At(parse_locator(match["locator"]), os.fsencode(match["path"] or "").strip(b"/"))
 
 
-if TYPE_CHECKING:
-    _LocatorType, _AtType = click.ParamType[Locator], click.ParamType[At]
-else:  # not generic before click 8.2
-    _LocatorType = _AtType = click.ParamType
+def _to_locator(_ctx: click.Context, _param: click.Parameter, value: str) -> Locator:
+    try:
+        return parse_locator(value)
+    except InvalidNameError as error:
+        raise click.BadParameter(str(error)) from error
 
 
-class LocatorType(_LocatorType):
-    """A version's locator."""
-
-    name = "locator"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Locator:
-        try:
-            return value if isinstance(value, Locator) else parse_locator(value)
-        except InvalidNameError as error:
-            self.fail(str(error), param, ctx)
+def _to_at(_ctx: click.Context, _param: click.Parameter, value: str | tuple[str, ...]) -> At | tuple[At, ...]:
+    return tuple(map(_one_at, value)) if isinstance(value, tuple) else _one_at(value)
 
 
-class AtType(_AtType):
-    """A version's locator, with or without a path in it."""
-
-    name = "locator[:/path]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> At:
-        if isinstance(value, At):
-            return value
-        try:
-            found = parse_at(value)
-        except InvalidNameError as error:
-            self.fail(str(error), param, ctx)
-        if found is None:
-            self.fail(f"{value!r} is not LOCATOR or LOCATOR:/path; a locator ends in .json", param, ctx)
-        return found
+def _one_at(value: str) -> At:
+    try:
+        found = parse_at(value)
+    except InvalidNameError as error:
+        raise click.BadParameter(str(error)) from error
+    if found is None:
+        raise click.BadParameter(f"{value!r} is not LOCATOR or LOCATOR:/path; a locator ends in .json")
+    return found
 
 
-LOCATOR = LocatorType()
-AT = AtType()
+locator_argument = click.argument("locator", callback=_to_locator)
+at_argument = click.argument("at", callback=_to_at, metavar="LOCATOR[:/PATH]")
+ats_argument = click.argument("ats", callback=_to_at, metavar="LOCATOR:/PATH...", nargs=-1, required=True)

@@ -8,7 +8,7 @@ import click
 
 from volume_core.cli import output
 from volume_core.cli.exits import PROBLEMS_FOUND
-from volume_core.cli.places import LOCATOR
+from volume_core.cli.places import locator_argument
 from volume_core.format.names import Locator
 from volume_core.statuses import HistoryEntry
 from volume_core.volumes import ROVolume, Volume
@@ -47,7 +47,7 @@ def new(
 
 
 @click.command()
-@click.argument("locator", type=LOCATOR)
+@locator_argument
 @click.argument("name")
 @message
 @as_json
@@ -61,7 +61,7 @@ def fork(locator: Locator, name: str, message: str, json_: bool) -> None:
 
 
 @click.command()
-@click.argument("locator", type=LOCATOR)
+@locator_argument
 @click.option("-n", "--number", type=click.IntRange(min=1), help="Stop after so many versions.")
 @as_json
 def log(locator: Locator, number: int | None, json_: bool) -> None:
@@ -84,7 +84,7 @@ def _history_fields(entry: HistoryEntry) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("locator", type=LOCATOR)
+@locator_argument
 @as_json
 def show(locator: Locator, json_: bool) -> None:
     """Say what the version at LOCATOR is."""
@@ -110,7 +110,7 @@ def _shown(value: object, is_size: bool) -> str:
 
 
 @click.command()
-@click.argument("locator", type=LOCATOR)
+@locator_argument
 @click.option("--no-data", is_flag=True, help="Only look up the packs, do not read them.")
 @as_json
 @click.pass_context

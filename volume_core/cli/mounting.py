@@ -1,0 +1,122 @@
+"""Mounts: make one, commit what was written in one, take one down."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import click
+
+from volume_core.cli import output
+from volume_core.cli.places import locator_argument
+from volume_core.cli.versions import as_json, message, print_version
+from volume_core.errors import BusyError, NotFoundError
+from volume_core.format.names import Locator
+from volume_core.mount.doctor import DRIVERS
+from volume_core.surveying import find_mount
+from volume_core.volumes import ROVolume, RWVolume, Volume
+
+
+@click.command()
+@locator_argument
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.option("--rw", is_flag=True, help="Writable: what is committed there is a new version of the volume.")
+@click.option("--fork", "name", metavar="NAME", help="Writable, as the volume NAME.")
+@click.option("--driver", default="auto", show_default=True, metavar="|".join(("auto", *DRIVERS)), help="How to mount.")
+@click.option("-d", "--detach", is_flag=True, help="Return at once; the mount stays until `volume unmount`.")
+@as_json
+def mount(
+    locator: Locator, path: Path | None, rw: bool, name: str | None, driver: str, detach: bool, json_: bool
+) -> None:
+    """Mount a version, read-only, at PATH (default: a new directory in $VOLUME_MOUNT_ROOT) and print where.
+
+    In the foreground it stays until Ctrl-C or SIGTERM.  What was written by then is kept: commit it with
+    `volume commit`, drop it with `volume abandon`.
+    """
+    version = Volume.from_locator_sync(str(locator))
+    volume = version.fork_sync(name or version.name) if rw or name else version
+    where = volume.mount_sync(path, driver=driver, detach=detach)
+    status = volume.status_sync() if isinstance(volume, RWVolume) else None
+    if json_:
+        found = {
+            "path": str(where),
+            "locator": version.locator,
+            "working_copy": status.working_copy if status else None,
+        }
+        output.as_json(found)
+    else:
+        click.echo(where)
+    if not detach:
+        _wait()
+        _take_down(volume)
+
+
+def _wait() -> None:
+    """Return when this process is asked to end."""
+    wanted = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+    signal.sigwait(wanted)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, wanted)
+
+
+def _take_down(volume: ROVolume | RWVolume) -> None:
+    kept = volume.close_sync()
+    if kept is not None:
+        click.echo(f"what was written and not committed is kept: volume commit {kept}", err=True)
+
+
+def _writer(target: str, *, allow_torn: bool = False) -> RWVolume:
+    """Return the writer of the mount at *target*, or of the working copy so called."""
+    if os.sep not in target and not os.path.isdir(target):
+        return Volume.recover_sync(target, allow_torn=allow_torn)
+    found = find_mount(target)
+    if found is None:
+        raise NotFoundError(f"nothing is mounted at {target}: volume status lists mounts and working copies")
+    if found.working_copy is None:
+        raise NotFoundError(f"{target} is mounted to read only: there is nothing to commit")
+    return Volume.recover_sync(found.working_copy, allow_torn=allow_torn)
+
+
+@click.command()
+@click.argument("target", metavar="PATH|ID")
+@click.option("--unmount", "finalize", is_flag=True, help="Unmount afterwards.")
+@click.option("--allow-torn", is_flag=True, help="Even if files keep changing, or the machine went down meanwhile.")
+@message
+@as_json
+def commit(target: str, finalize: bool, allow_torn: bool, message: str, json_: bool) -> None:
+    """Commit what was written at the mount PATH, or in the working copy ID (see `volume status`).
+
+    Prints the new version's locator; the one before if nothing has changed.
+    """
+    volume = _writer(target, allow_torn=allow_torn)
+    # A working copy that is not mounted has served its purpose with this commit.
+    finish = finalize or volume.mount_path is None
+    print_version((volume.finalize_sync if finish else volume.commit_sync)(message, allow_torn=allow_torn), json_)
+
+
+@click.command()
+@click.argument("target", metavar="PATH|ID")
+def abandon(target: str) -> None:
+    """Drop what was written and not committed: at the mount PATH, or in the working copy ID."""
+    _writer(target, allow_torn=True).abandon_sync()
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--lazy", is_flag=True, help="Even if files are open there: they work until they are closed.")
+def unmount(path: Path, lazy: bool) -> None:
+    """Take the mount at PATH down.  What was written there is kept: `volume status` lists it."""
+    found = find_mount(path)
+    if found is None:
+        raise NotFoundError(f"nothing is mounted at {path}: volume status lists the mounts")
+    if found.working_copy is None:
+        found.unmount(lazy=lazy)
+        return
+    try:
+        writer = Volume.recover_sync(found.working_copy, allow_torn=True)
+    except BusyError:  # the process that mounted it lives, and goes on with the working copy
+        found.unmount(lazy=lazy)
+        return
+    writer.unmount_sync(lazy=lazy)
+    _take_down(writer)
