@@ -139,9 +139,20 @@ def ended(pid: int) -> bool:
 
 
 def kill_and_wait(pid: int) -> None:
-    """kill -9, and wait until it has taken effect."""
+    """kill -9, and wait until it and its helpers have ended."""
+    helpers = children(pid) if "server" in Path(f"/proc/{pid}/cmdline").read_text() else []
     kill(pid)
-    eventually(lambda: ended(pid), f"process {pid} to end")
+    eventually(lambda: all(map(ended, [pid, *helpers])), f"process {pid} to end")
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of a process."""
+    found = []
+    for each in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if int(Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(each))
+    return found
 
 
 class Bounded:
@@ -162,6 +173,10 @@ class Bounded:
 
     def is_waiting(self) -> bool:
         return self._thread.is_alive()
+
+    def join(self, within_s: float) -> None:
+        """Wait so long at most."""
+        self._thread.join(within_s)
 
     def outcome(self, within_s: float = DEADLINE_S) -> object:
         """Return what came out; an OSError is a result too."""
@@ -184,12 +199,14 @@ from volume_core.parts.state import State
 root, path, url, layer, copy, driver, detach, worker = sys.argv[1:]
 state = State.at(root)
 request = MountRequest(
-    state, Path(path), url, locator={locator!r} if layer else None, layers=(Path(layer),) if layer else (), volume="data",
+    state, Path(path), url, volume="data", locator={locator!r} if layer else None,
+    layers=(Path(layer),) if layer else (),
     working_copy=workcopies.load(state, copy) if copy else None, detach=bool(detach),
 )
 mounted = {{"kernel": KernelDriver, "fuse-overlay": FuseOverlayDriver}}[driver]().mount(request)
 child = os.fork() if worker else -1
 if child == 0:
+    held = os.open(path + "/hello", os.O_RDONLY) if worker == "holding" else -1
     os.closerange(0, 3)
     time.sleep(60)
     os._exit(0)
@@ -200,14 +217,17 @@ if not detach:
 
 
 class Owner:
-    """Another process, that mounts *request* (and forks a worker) and then waits to be killed."""
+    """Another process, that mounts *request* and then waits to be killed.
 
-    def __init__(self, request: MountRequest, driver: str = "kernel", *, worker: bool = False) -> None:
+    `worker`: it forks one, that lives on: "idle", or "holding" a file open.
+    """
+
+    def __init__(self, request: MountRequest, driver: str = "kernel", *, worker: str = "") -> None:
         copy = request.working_copy
         command = [
             sys.executable, "-c", _OWNER.format(locator=LOCATOR), str(request.state.root), str(request.mount_path),
             request.store_url, str(request.layers[0]) if request.layers else "", copy.id if copy else "", driver,
-            "yes" if request.detach else "", "yes" if worker else "",
+            "yes" if request.detach else "", worker,
         ]  # fmt: skip
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None

@@ -39,7 +39,7 @@ def test_a_reader_sees_the_version_and_can_change_nothing(bench: Bench):
         assert errno.EROFS == refused.value.errno
         assert mounted.is_alive()
         assert [str(mounted.path)] == bench.mounted()
-        assert ["mount.server", "mount.supervisor"] == sorted(bench.processes().values())
+        assert {"mount.server", "mount.supervisor"} == set(bench.processes().values())
     finally:
         mounted.unmount()
     assert not mounted.path.exists()
@@ -291,7 +291,7 @@ def test_the_tree_goes_with_its_owner_and_the_upper_stays(bench: Bench):
 
 
 def test_a_forked_worker_keeps_nothing_alive(bench: Bench):
-    owner = Owner(bench.reader(), worker=True)
+    owner = Owner(bench.reader(), worker="idle")
     try:
         owner.kill()
 
@@ -299,6 +299,26 @@ def test_a_forked_worker_keeps_nothing_alive(bench: Bench):
         assert not ended(owner.worker)
     finally:
         kill(owner.worker)
+
+
+@pytest.mark.slow
+def test_files_that_the_owners_children_hold_outlive_him_for_a_while(bench: Bench):
+    owner = Owner(bench.reader(), worker="holding")
+    try:
+        eventually(lambda: str(bench.home / "mnt" / "hello") in held_by(owner.worker), "the worker to hold its file")
+
+        owner.kill()
+
+        eventually(lambda: not (bench.home / "mnt").exists(), "the path to be free")
+        assert "mount.server" in bench.processes().values()
+        bench.assert_clean()  # and not for ever
+        assert not ended(owner.worker)
+    finally:
+        kill(owner.worker)
+
+
+def held_by(pid: int) -> list[str]:
+    return [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
 
 
 def test_a_detached_mount_outlives_whoever_asked_and_is_found_by_path(bench: Bench):

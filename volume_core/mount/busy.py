@@ -20,6 +20,14 @@ def open_paths(path: str) -> list[str]:
     return sorted(found)
 
 
+def mapped_paths(path: str) -> list[str]:
+    """Return what is mapped and shared at or below *path*, as open_paths() does."""
+    found: set[str] = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        found.update(_relative(target, path) for target in _mapped(f"/proc/{pid}", shared_only=True))
+    return sorted(found - {""})
+
+
 def _held_by(process: str, path: str) -> set[str]:
     links = [f"{process}/{name}" for name in _LINKS]
     with contextlib.suppress(OSError):  # somebody else's, or just gone
@@ -33,12 +41,13 @@ def _held_by(process: str, path: str) -> set[str]:
     return {inside for target in [*targets, *_mapped(process)] if (inside := _relative(target, path))}
 
 
-def _mapped(process: str) -> list[str]:
+def _mapped(process: str, *, shared_only: bool = False) -> list[str]:
     try:
         with open(f"{process}/maps", "rb") as file:
             # address perms offset device inode path; the path is what is left, blanks and all
             fields = (line.rstrip(b"\n").split(None, 5) for line in file)
-            return [os.fsdecode(each[5]).replace("\\012", "\n") for each in fields if len(each) == 6]
+            named = (each for each in fields if len(each) == 6 and not (shared_only and each[1][3:] != b"s"))
+            return [os.fsdecode(each[5]).replace("\\012", "\n") for each in named]
     except OSError:
         return []
 

@@ -4,9 +4,10 @@ Below lies the same FUSE view; on top, the program that rootless containers use.
 through it, so it is slower than the kernel's overlay by a round trip for each operation.
 
 Always true:
-  1. The program runs as a child of the supervisor.  It is not replaced when it dies, since what the kernel had
-     cached for it is then lost: the tree gives errors until it is unmounted, and the upper is kept.
-  2. A user who may not give files away sees every file as his own where some of the base are not, since copying
+  1. A write is in the upper before it returns (`writeback=0`); only what is stored to a mapped file waits.
+  2. The program runs as a child of the supervisor.  It is not replaced when it dies, since open files die with
+     it: the tree gives errors until it is unmounted, and the upper is kept.
+  3. A user who may not give files away sees every file as his own where some of the base are not, since copying
      up another user's file would be refused; an owner found in such an upper says nothing.
 """
 
@@ -70,8 +71,10 @@ def attach_fuse_overlay(plan: Plan, lower: str) -> subprocess.Popen[bytes]:
     """
     assert plan.upper is not None
     assert plan.work is not None
+    if ":" in lower:
+        raise MountError(f"{PROGRAM} cannot read below a path with a colon: set VOLUME_STATE_DIR; it is now {lower}")
     prepare_upper(plan.upper, plan.work, lower)
-    # Its own parsing of commas and colons is not to be trusted with any path: short links stand for them.
+    # How it takes commas and backslashes is not to be relied on: short links stand for all paths.
     for name, target in {"lower": lower, "upper": plan.upper, "scratch": plan.work}.items():
         os.symlink(target, os.path.join(plan.directory, name))
     log_size_bytes = os.fstat(sys.stderr.fileno()).st_size
@@ -94,7 +97,7 @@ def attach_fuse_overlay(plan: Plan, lower: str) -> subprocess.Popen[bytes]:
 
 
 def _options(plan: Plan) -> str:
-    options = ["lowerdir=lower", "upperdir=upper", "workdir=scratch", "volatile", "nosuid", "nodev"]
+    options = ["lowerdir=lower", "upperdir=upper", "workdir=scratch", "volatile", "writeback=0", "nosuid", "nodev"]
     if plan.squash is not None:
         options += [f"squash_to_uid={plan.squash[0]}", f"squash_to_gid={plan.squash[1]}"]
     if plan.allow_other:

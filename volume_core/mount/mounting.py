@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import volume_core
-from volume_core.errors import MountError, NotFoundError, StorageError
+from volume_core.errors import BusyError, MountError, NotFoundError, StorageError
 from volume_core.mount import control, stale, syscalls
 from volume_core.mount.attaching import FUSE_CONF, may_allow_other
+from volume_core.mount.busy import mapped_paths
 from volume_core.mount.plans import Plan, Process, Record, exclusively
 from volume_core.parts.workcopies import boot_id
 
@@ -87,7 +89,8 @@ class LiveMount:
     def settle(self) -> None:
         """Bring what the driver still caches into the upper.
 
-        Raises StorageError when the kernel reports a write-back that was lost, MountError when the mount is gone.
+        Raises StorageError when the kernel reports a write-back that was lost, MountError when the mount is gone,
+        BusyError where what was stored to a mapped file cannot be waited for.
         """
         plan = self._record.plan
         if plan.upper is None:
@@ -101,6 +104,7 @@ class LiveMount:
                 os.fsync(fd)
                 if plan.driver != "kernel":
                     syscalls.syncfs(fd, plan.mount_path)
+                    _fsync_mapped_files(fd, plan.mount_path)
             finally:
                 os.close(fd)
         except OSError as error:
@@ -126,6 +130,35 @@ class LiveMount:
             except FileNotFoundError:
                 return  # it was unmounted before
             stale.dismantle(record, lazy=lazy)
+
+
+def _fsync_mapped_files(root_fd: int, root: str) -> None:
+    """Wait until what was stored to mapped files below *root* has reached the program that keeps them.
+
+    syncfs only begins that, on a FUSE file system.
+    """
+    for path in mapped_paths(root):
+        try:
+            if stat.S_ISREG(os.lstat(path, dir_fd=root_fd).st_mode):
+                fd = _open_somehow(path, root_fd)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # removed or renamed meanwhile: the scan, which compares twice, sees that
+        except PermissionError as error:
+            raise BusyError(
+                f"{path} is mapped, and its mode forbids to wait for what was stored to it", [path]
+            ) from error
+
+
+def _open_somehow(path: str, root_fd: int) -> int:
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, os.O_RDONLY | flags, dir_fd=root_fd)
+    except PermissionError:
+        return os.open(path, os.O_WRONLY | flags, dir_fd=root_fd)
 
 
 def mount_with(driver: str, request: MountRequest) -> LiveMount:
