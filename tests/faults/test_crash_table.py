@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import committer
+import handle_committer
 import pytest
 
+from volume_core import Volume
 from volume_core.format.intent import Intent
 from volume_core.format.names import Locator
 from volume_core.parts.checking import check_version
@@ -68,6 +70,10 @@ LATER_ROWS = {
 }
 
 
+# Steps on the local disk, of a handle's second commit: does committing again return the version itself?
+LOCAL_ROWS = {"what was captured was noted": ("save", False), "the record was replaced": ("update", True)}
+
+
 def table() -> list[list[str]]:
     """The rows of the table under "Crashes"."""
     text = DURABILITY.read_text().split("## Crashes")[1]
@@ -76,7 +82,7 @@ def table() -> list[list[str]]:
 
 
 def test_every_row_of_the_table_has_a_test_and_every_test_a_row():
-    assert {row[0] for row in table()} == FIRST_ROWS.keys() | LATER_ROWS.keys()
+    assert {row[0] for row in table()} == FIRST_ROWS.keys() | LATER_ROWS.keys() | LOCAL_ROWS.keys()
 
 
 @pytest.mark.parametrize("row", table(), ids=lambda row: row[0])
@@ -90,16 +96,19 @@ def test_the_table_says_what_the_tests_check(row):
         assert disk.startswith("the changes")
         assert user
         assert repairs
+    if crash in LOCAL_ROWS:
+        assert store == "the new version, whole"
+        assert ("returns the new version" in repairs) == LOCAL_ROWS[crash][1]
 
 
 # -- a process to kill
 
 
 class Process:
-    """committer.py, started and read line by line."""
+    """A script, started and read line by line."""
 
-    def __init__(self, store: LocalStore, place: Path, start: str, **options: object) -> None:
-        command = [sys.executable, committer.__file__, store.url, str(place), start, json.dumps(options)]
+    def __init__(self, script: str | None, *arguments: str) -> None:
+        command = [sys.executable, str(script), *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.calls: list[tuple[str, str]] = []
 
@@ -130,12 +139,16 @@ class Process:
 
 
 @contextmanager
-def started(store: LocalStore, place: Path, start: str = "", **options: object) -> Iterator[Process]:
-    process = Process(store, place, start, **options)
+def started(script: str | None, *arguments: str) -> Iterator[Process]:
+    process = Process(script, *arguments)
     try:
         yield process
     finally:
         process.close()
+
+
+def arguments(store: LocalStore, place: Path, start: str = "", **options: object) -> tuple[str, ...]:
+    return committer.__file__, store.url, str(place), start, json.dumps(options)
 
 
 def names(store: LocalStore, prefix: str) -> set[str]:
@@ -150,7 +163,7 @@ def whole(store: LocalStore, name: str) -> None:
 def killed(store: LocalStore, place: Path, row: Row, expected: list[str], **options: object) -> Path:
     """Kill a commit after the row's call; return its tree."""
     at, before = (row.call, False) if row.call else (1, True)
-    with started(store, place, at=at, before=before, **options) as process:
+    with started(*arguments(store, place, at=at, before=before, **options)) as process:
         tree = Path(str(process.hear("tree")))
         process.go()
         process.hear("stopped")
@@ -217,13 +230,41 @@ def examine(store: LocalStore, row: Row, tree: Path, old: set[str], place: Path)
     whole(store, result.locator.removeprefix(f"{store.url}/"))
 
 
+@pytest.mark.parametrize("crash", list(LOCAL_ROWS))
+def test_a_handle_is_killed_after(crash, tmp_path):
+    """The copy driver, since it needs nothing; the order of the steps is the same for all."""
+    step, is_returned = LOCAL_ROWS[crash]
+    store = LocalStore(tmp_path / "store")
+    with started(handle_committer.__file__, store.url, str(tmp_path / "mount"), step) as process:
+        said = process.hear("working_copy")
+        process.hear("stopped")
+        process.kill()
+    (first, published) = sorted(names(store, "versions/"), key=lambda name: store.info(name).modified_ns)
+    for name in (first, published):
+        whole(store, name)
+    checkout(store, f"{store.url}/{published}", tmp_path / "published")
+    assert_same_tree(tmp_path / "mount", tmp_path / "published")
+
+    recovered = Volume.recover_sync(str(said))
+    again = recovered.commit_sync()
+
+    assert is_returned == (again.locator == f"{store.url}/{published}")
+    assert again.locator is not None
+    checkout(store, again.locator, tmp_path / "out")
+    assert_same_tree(tmp_path / "published", tmp_path / "out")
+    expected = manifest_of(store, f"{store.url}/{published}").parents
+    assert expected == (f"{store.url}/{first}",) == manifest_of(store, again.locator).parents
+    recovered.abandon_sync()
+
+
 def test_forks_of_one_version_are_committed_by_several_processes_at_once(tmp_path):
     store = LocalStore(tmp_path / "store")
     line = Line(store, tmp_path / "line")
     committer.prepare(line.tree)
     base = line.commit()
     processes = [
-        Process(store, tmp_path / f"fork{seed}", base.locator, first="change", seed=seed) for seed in range(10, 14)
+        Process(*arguments(store, tmp_path / f"fork{seed}", base.locator, first="change", seed=seed))
+        for seed in range(10, 14)
     ]
     try:
         trees = [Path(str(process.hear("tree"))) for process in processes]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -146,7 +148,14 @@ def test_text_that_is_none_cannot_break_the_manifest(store, line):
 
 @pytest.mark.parametrize(
     ("path", "text"),
-    [(b"a/plain", "a/plain"), ("grüße".encode(), "grüße"), (b"\xff", "\\xff"), (b"\\xff", "\\\\xff"), (b"\\", "\\\\")],
+    [
+        (b"", "."),
+        (b"a/plain", "a/plain"),
+        ("grüße".encode(), "grüße"),
+        (b"\xff", "\\xff"),
+        (b"\\xff", "\\\\xff"),
+        (b"\\", "\\\\"),
+    ],
 )
 def test_torn_paths_are_text_that_tells_them_apart(path, text):
     assert text == committing._path_text(path)
@@ -458,6 +467,23 @@ def test_the_caller_is_handed_the_indexes_it_would_have_to_fetch(store, line, tm
     assert [] == counting.calls
 
 
+def test_a_program_may_commit_on_its_way_out(tmp_path):
+    """When the interpreter ends no thread can be started any more."""
+    program = """
+import atexit, pathlib, sys
+from volume_core.storage.local import LocalStore
+from volume_core.testing.lines import Line
+line = Line(LocalStore(sys.argv[1] + "/store"), pathlib.Path(sys.argv[1] + "/line"))
+(line.tree / "file").write_bytes(b"content")
+atexit.register(lambda: print(line.commit().locator))
+"""
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+
+    store, found = LocalStore(tmp_path / "store"), Locator.parse(done.stdout.strip())
+    assert "" == done.stderr
+    assert [] == check_version(store, found.volume, found.version)
+
+
 # -- a tree in use
 
 
@@ -478,6 +504,11 @@ def test_a_torn_version_says_which_paths(store, line):
 
     assert ("restless",) == result.manifest.torn
     check(store, result)
+
+
+def test_what_was_torn_before_it_was_read_is_said_too(store, line):
+    """As of an upper that a crash of the machine left behind."""
+    assert (".", "\\xff") == line.commit(torn=(b"", b"\xff")).manifest.torn
 
 
 def toucher(path: Path) -> Callable[[], None]:

@@ -261,8 +261,8 @@ def _text(text: str) -> str:
 
 
 def _path_text(path: bytes) -> str:
-    r"""Any path as text that tells it from any other: bytes that are no UTF-8 as \xNN, a backslash twice."""
-    return path.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+    r"""Any path as text that no other has: bytes that are no UTF-8 as \xNN, a backslash twice, the root as "."."""
+    return (path or b".").replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
 def _publish(request: CommitRequest, intent: HeldIntent, manifest: Manifest) -> str:

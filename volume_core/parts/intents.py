@@ -52,6 +52,14 @@ def _awake_and_asleep_s() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
+def _started(thread: threading.Thread) -> threading.Thread | None:
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is ending: such a commit has its one lifetime
+        return None
+    return thread
+
+
 class HeldIntent:
     """The intent of one commit.  Every method may be called from any thread.
 
@@ -107,8 +115,7 @@ class HeldIntent:
             self._attempted = True
             self._store.put_new(self._name, self._intent.to_bytes())
             self._written_s = before_s
-            self._renewer = threading.Thread(target=self._keep_alive, name="intent", daemon=True)
-            self._renewer.start()
+            self._renewer = _started(threading.Thread(target=self._keep_alive, name="intent", daemon=True))
 
     def check(self) -> None:
         """Raise StorageError unless the intent is alive: nothing may be published then."""

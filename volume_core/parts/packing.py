@@ -310,7 +310,15 @@ class Packer:
     def _send(self) -> None:
         pack, self._pack = self._pack, None
         if pack is not None:
-            self._sent.append(_Sent(self._threads.submit(self._upload, pack), pack.chunks))
+            self._sent.append(_Sent(self._begin_upload(pack), pack.chunks))
+
+    def _begin_upload(self, pack: _Pack) -> Future[bytes]:
+        try:
+            return self._threads.submit(self._upload, pack)
+        except RuntimeError:  # the interpreter is ending, or the machine has no thread left
+            upload: Future[bytes] = Future()
+            upload.set_result(self._upload(pack))
+            return upload
 
     def _upload(self, pack: _Pack) -> bytes:
         """Runs in an upload's thread: send *pack*, give its buffer back, return its digest."""
