@@ -14,6 +14,7 @@ from volume_core.parts import packing
 from volume_core.parts.checking import check_version
 from volume_core.storage.memory import MemoryStore
 from volume_core.storage.protocol import Store
+from volume_core.storage.retrying import Retrying
 from volume_core.testing.faulty import Crashed, FaultyStore
 from volume_core.testing.lines import Line, checkout
 from volume_core.testing.oracle import assert_same_tree, describe
@@ -96,6 +97,30 @@ def check(line: Line, old: dict[str, object], locator: str | None, place: Path) 
         checkout(store, found, place / f"out{number}")
         assert_same_tree(wanted, place / f"out{number}")
     assert (again.changed, again.locator) == ((False, locator) if locator else (True, again.locator))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.usefixtures("small_packs")
+def test_behind_retries_one_failure_of_any_call_is_not_noticed(tmp_path, request, kind, after):
+    """Also one whose answer alone was lost: the second try meets the first one's object."""
+    changes, calls = KINDS[kind]
+    for fail_at in range(1, calls + 1):
+        store = MemoryStore(f"{request.node.nodeid}/{fail_at}")
+        line = Line(store, tmp_path / str(fail_at))
+        for apply in changes[:-1]:
+            apply(line.tree)
+            line.commit()
+        old = versions(store)
+        changes[-1](line.tree)
+        faulty = FaultyStore(store, fail_at, after=after)
+
+        result = line.commit(store=Retrying(faulty, sleep=lambda _: None), max_uploads=1)
+
+        assert 1 == faulty.faults
+        assert {result.locator} == versions(store) - old
+        assert [] == problems(store, result.locator)
+        assert [] == list(store.names("intents/"))
 
 
 @pytest.mark.usefixtures("small_packs")
