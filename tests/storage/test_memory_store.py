@@ -74,6 +74,7 @@ def test_two_stores_of_one_name_are_one(memory):
     assert b"x" == memory.get("a")
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_fork_while_a_thread_holds_the_lock_can_use_the_store(memory):
     memory.put("a", b"x")
     held, release = threading.Event(), threading.Event()

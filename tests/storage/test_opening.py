@@ -146,6 +146,8 @@ def test_splitting_and_joining_are_inverse(url):
         ("s3", "s3://b/x/", DEFAULT, "s3://b/x"),
         (None, "b", "gs://other/y", "gs://b"),
         (None, "b", DEFAULT, "s3://b"),
+        (None, "b", "", "s3://b"),
+        ("gs", "b", "", "gs://b"),
         (None, "redis://h/0", DEFAULT, "redis://h/0"),
     ],
 )

@@ -4,6 +4,7 @@ import json
 import threading
 
 import pytest
+import storage_servers as servers
 
 from volume_core.errors import ConflictError, CorruptObjectError, StorageError
 from volume_core.format.storeinfo import StoreFormat

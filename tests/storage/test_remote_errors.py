@@ -289,6 +289,7 @@ class TestCredentials:
         assert (servers.ACCESS_KEY, "CHANGED") == (before, credentials()["access_key_id"])
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_child_of_a_process_that_used_a_bucket_fails_at_once_and_does_not_hang(environment):
     store = open_store("s3://test/x")
     store.put("a", b"x")

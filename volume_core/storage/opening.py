@@ -141,7 +141,7 @@ def _default_url(storage: str | None, default: str) -> str:
 
 
 def _remote(default: str) -> str:
-    storage = split_url(default)[0]
+    storage = split_url(default)[0] if default else ""
     return storage if storage in {"s3", "gs", "wasb"} else "s3"
 
 
