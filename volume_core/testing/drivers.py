@@ -13,151 +13,47 @@ judge is the oracle.  The suite runs as whoever runs it; a test leaves nothing m
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import mmap
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from volume_core.domain.changes import Upper
 from volume_core.errors import BusyError, MountError
-from volume_core.format.manifest import Manifest
 from volume_core.mount.request import Driver, Mounted, MountRequest
 from volume_core.parts import workcopies
-from volume_core.parts.captured import Captured, load, save
-from volume_core.parts.committing import CommitRequest, commit
-from volume_core.parts.dialects import DIALECTS, PLAIN
-from volume_core.parts.indexes import IndexCache, open_view
-from volume_core.parts.state import State
-from volume_core.storage.opening import open_store
+from volume_core.testing.benches import DEADLINE_S, Bench, Made, Owner
 from volume_core.testing.oracle import Tree, assert_same_tree, describe
 from volume_core.testing.planting import BIG, change, plant
-
-DEADLINE_S = 30.0
-VOLUME = "data"
-
-
-class Made(NamedTuple):
-    """A version: its manifest, its locator, and its unpacked indexes, oldest first."""
-
-    manifest: Manifest
-    locator: str
-    layers: tuple[Path, ...]
-
-
-class Bench:
-    """One test's state directory, store, and requests over them."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.state = State.at(home / "state").prepare()
-        self.store = open_store(str(home / "store"))
-        self._indexes = IndexCache(self.state.cache)
-        self.mounted: list[Mounted] = []
-
-    def version_of(self, tree: Path) -> Made:
-        """Commit a plain directory."""
-        return self._commit(CommitRequest(store=self.store, volume=VOLUME, root=tree, dialect=PLAIN))[0]
-
-    def reader(self, version: Made, name: str = "mnt") -> MountRequest:
-        """Return a request to show *version*."""
-        return self._request(version, name)
-
-    def writer(self, version: Made | None, name: str = "mnt") -> MountRequest:
-        """Return a request for a writer over *version* (None: a brand-new volume)."""
-        base = version.locator if version else None
-        copy = workcopies.create(self.state, volume=VOLUME, store_url=self.store.url, base=base)
-        return self._request(version, name)._replace(working_copy=copy)
-
-    def _request(self, version: Made | None, name: str) -> MountRequest:
-        return MountRequest(
-            self.state,
-            self.home / name,
-            self.store.url,
-            locator=version.locator if version else None,
-            layers=version.layers if version else (),
-            volume=VOLUME,
-            used_bytes=version.manifest.used_bytes if version else 0,
-            inode_count=version.manifest.inode_count if version else 0,
-        )
-
-    def mount(self, driver: Driver, request: MountRequest) -> Mounted:
-        """Mount, and unmount at the end of the test if nobody did."""
-        mounted = driver.mount(request)
-        self.mounted.append(mounted)
-        return mounted
-
-    def commit(self, request: MountRequest, mounted: Mounted | None, base: Made | None, parent: Made | None) -> Made:
-        """Commit the working copy of *request*; *parent* is its last commit, or its base."""
-        copy = request.working_copy
-        assert copy is not None
-        if mounted is not None:
-            copy.update(driver=mounted.driver, dialect=mounted.dialect)
-        with contextlib.ExitStack() as views:
-            base_view, parent_view = (open_view(each.layers if each else ()) for each in (base, parent))
-            views.callback(base_view.close)
-            views.callback(parent_view.close)
-            made, captured = self._commit(
-                CommitRequest(
-                    store=self.store,
-                    volume=VOLUME,
-                    root=copy.upper,
-                    dialect=DIALECTS[copy.dialect],
-                    mount_path=mounted.path if mounted else None,
-                    base_view=base_view,
-                    base_locator=base.locator if base else None,
-                    parent_view=parent_view,
-                    parent_locator=parent.locator if parent else None,
-                    parent=parent.manifest if parent else None,
-                    previous=load(copy.captured_path, parent.locator) if parent else None,
-                    settle=mounted.settle if mounted else lambda: None,
-                    as_version=_terms(copy),
-                )
-            )
-        save(copy.captured_path, captured, made.locator)
-        return made
-
-    def _commit(self, request: CommitRequest) -> tuple[Made, Captured]:
-        result = commit(request)
-        layers = self._indexes.fetch(self.store, result.manifest.stack)
-        return Made(result.manifest, result.locator, layers), result.captured
-
-    def close(self) -> None:
-        """Unmount whatever is left, and close the store."""
-        for mounted in reversed(self.mounted):
-            with contextlib.suppress(BusyError, MountError):
-                mounted.unmount(lazy=True)
-        self.store.close()
-
-
-def _terms(copy: workcopies.WorkingCopy) -> Callable[[Mapping[bytes, Upper]], Mapping[bytes, Upper]]:
-    """What turns a scan of the working copy into the version's terms, as the facade would."""
-    if copy.driver == "copy":
-        from volume_core.mount.copying import version_terms
-
-        return version_terms(copy)
-    return lambda upper: upper
-
 
 READ_ONLY = frozenset({errno.EROFS})
 
 
 class DriverContract:
-    """Fixture to give: `driver`.  `read_only_errnos`: how a reader's mount refuses writes."""
+    """Fixture to give: `driver`.  What a driver cannot do is said by its class, and is in docs/posix.md.
+
+    `read_only_errnos`: how a reader's mount refuses writes.  `name_bytes_max`: the longest name that can be made.
+    `shown_inexactly`: fields of Described that a writer's mount may show otherwise than the version keeps
+    them.  `copying_up_touches_directories`: opening a file of the base to write changes its directory's mtime.
+    """
 
     read_only_errnos = READ_ONLY
+    name_bytes_max = 255
+    shown_inexactly: frozenset[str] = frozenset()
+    copying_up_touches_directories = False
 
     def shown_read_only(self, tree: Tree) -> Tree:
         """Return how a reader's mount shows *tree*: as it is, unless the driver says otherwise."""
         return tree
+
+    def assert_shown(self, was: Tree, shown: Mounted) -> None:
+        """Fail unless the reader's mount *shown* shows what a writer's mount *was*."""
+        assert_same_tree(self.shown_read_only(was), shown.path, ignore=self.shown_inexactly)
 
     @pytest.fixture
     def driver(self) -> Driver:
@@ -278,10 +174,11 @@ class DriverContract:
         mounted = bench.mount(driver, request)
 
         assert [] == os.listdir(mounted.path)
-        plant(mounted.path)
+        plant(mounted.path, name_bytes=self.name_bytes_max)
         made = bench.commit(request, mounted, None, None)
 
-        was = describe(mounted.path)
+        (bench.home / "twin").mkdir()
+        was = describe(plant(bench.home / "twin", name_bytes=self.name_bytes_max))
         shown = bench.mount(driver, bench.reader(made, "shown"))
         assert_same_tree(self.shown_read_only(was), shown.path)
 
@@ -290,22 +187,26 @@ class DriverContract:
     ) -> None:
         request = bench.writer(version)
         path = bench.mount(driver, request).path
-        assert_same_tree(planted, path)
+        assert_same_tree(planted, path, ignore=self.shown_inexactly)
 
         for root in (planted, path):
             change(root)
 
-        assert_same_tree(planted, path, ignore={"mtime_ns"})
+        assert_same_tree(planted, path, ignore={"mtime_ns", *self.shown_inexactly})
 
-    def test_what_was_written_is_in_the_next_version(self, driver: Driver, bench: Bench, version: Made) -> None:
+    def test_what_was_written_is_in_the_next_version(
+        self, driver: Driver, bench: Bench, version: Made, planted: Path
+    ) -> None:
         request = bench.writer(version)
         mounted = bench.mount(driver, request)
-        change(mounted.path)
+        for root in (planted, mounted.path):
+            change(root)
         made = bench.commit(request, mounted, version, version)
 
         was = describe(mounted.path)
         shown = bench.mount(driver, bench.reader(made, "shown"))
-        assert_same_tree(self.shown_read_only(was), shown.path)
+        self.assert_shown(was, shown)
+        assert_same_tree(self.shown_read_only(describe(planted)), shown.path, ignore={"mtime_ns"})
 
     def test_commits_follow_each_other_under_one_mount(self, driver: Driver, bench: Bench, version: Made) -> None:
         request = bench.writer(version)
@@ -325,11 +226,10 @@ class DriverContract:
             file.flush()
             third = bench.commit(request, mounted, version, second)  # while the file is open
         was = describe(mounted.path)
-        shown = bench.mount(driver, bench.reader(third, "shown"))
-        assert_same_tree(self.shown_read_only(was), shown.path)
+        self.assert_shown(was, bench.mount(driver, bench.reader(third, "shown")))
 
     def test_nothing_changed_though_everything_was_opened_to_write(
-        self, driver: Driver, bench: Bench, version: Made
+        self, driver: Driver, bench: Bench, version: Made, planted: Path
     ) -> None:
         request = bench.writer(version)
         mounted = bench.mount(driver, request)
@@ -340,7 +240,12 @@ class DriverContract:
 
         made = bench.commit(request, mounted, version, version)
 
-        assert version.locator == made.locator
+        if not self.copying_up_touches_directories:
+            assert version.locator == made.locator
+            return
+        tree = describe(bench.mount(driver, bench.reader(made, "shown")).path)
+        assert_same_tree(self.shown_read_only(describe(planted)), tree, ignore={"mtime_ns"})
+        assert all(tree[path].mtime_ns == was.mtime_ns for path, was in describe(planted).items() if was.kind == "file")
 
     def test_a_writer_is_unmounted_and_mounted_again(self, driver: Driver, bench: Bench, version: Made) -> None:
         request = bench.writer(version)
@@ -353,7 +258,7 @@ class DriverContract:
 
         again = bench.mount(driver, request._replace(mount_path=bench.home / "again"))
 
-        assert_same_tree(was, again.path)
+        assert_same_tree(was, again.path, ignore=self.shown_inexactly)
 
     def test_uncommitted_work_is_recovered_without_a_mount(self, driver: Driver, bench: Bench, version: Made) -> None:
         request = bench.writer(version)
@@ -367,8 +272,7 @@ class DriverContract:
         left = workcopies.load(bench.state, request.working_copy.id)
         made = bench.commit(request._replace(working_copy=left), None, version, version)
 
-        shown = bench.mount(driver, bench.reader(made, "shown"))
-        assert_same_tree(self.shown_read_only(was), shown.path)
+        self.assert_shown(was, bench.mount(driver, bench.reader(made, "shown")))
 
     def test_two_writers_of_one_version_do_not_see_each_other(
         self, driver: Driver, bench: Bench, version: Made
@@ -436,41 +340,6 @@ class DriverContract:
             if request.working_copy is not None:
                 left = workcopies.load(bench.state, request.working_copy.id)
                 assert b"before the kill" == (left.upper / "written").read_bytes()
-
-
-class Owner:
-    """Another process, that mounts and then waits to be killed."""
-
-    _PROGRAM = """
-import importlib, sys
-from pathlib import Path
-from volume_core.mount.request import MountRequest
-from volume_core.parts import workcopies
-from volume_core.parts.state import State
-module, name, root, path, url, locator, copy, *layers = sys.argv[1:]
-state = State.at(root)
-mounted = getattr(importlib.import_module(module), name)().mount(MountRequest(
-    state, Path(path), url, locator=locator, layers=tuple(map(Path, layers)),
-    working_copy=workcopies.load(state, copy) if copy else None))
-print("mounted", flush=True)
-sys.stdin.read()
-"""
-
-    def __init__(self, driver: Driver, request: MountRequest) -> None:
-        kind, copy = type(driver), request.working_copy
-        arguments = [
-            kind.__module__, kind.__qualname__, str(request.state.root), str(request.mount_path), request.store_url,
-            request.locator or "", copy.id if copy else "", *map(str, request.layers),
-        ]  # fmt: skip
-        command = [sys.executable, "-c", self._PROGRAM, *arguments]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        assert "mounted\n" == self._process.stdout.readline()
-
-    def kill(self) -> None:
-        """kill -9."""
-        self._process.kill()
-        self._process.communicate(timeout=DEADLINE_S)
 
 
 def _mount_in_time(bench: Bench, driver: Driver, request: MountRequest) -> Mounted:

@@ -16,8 +16,11 @@ MTIME_NS = 1_650_000_000_123_456_789
 BIG = hashlib.shake_256(b"big").digest(5 << 20)  # more than one chunk
 
 
-def plant(root: Path) -> Path:
-    """Fill *root*, an empty directory, with one of everything that any user can make."""
+def plant(root: Path, *, name_bytes: int = 255) -> Path:
+    """Fill *root*, an empty directory, with one of everything that any user can make; return it.
+
+    *name_bytes* is the length of the longest name.
+    """
     (root / "empty directory").mkdir()
     (root / "dir" / "sub" / "subsub").mkdir(parents=True)
     for number in range(40):
@@ -37,7 +40,7 @@ def plant(root: Path) -> Path:
         file.truncate(1 << 30)
         file.seek(20 << 20)
         file.write(b"island")
-    for name in (b"\xff\xfe not text", b"n" * 255, b".hidden", b"new\nline", b"comma, colon: \\ back"):
+    for name in (b"\xff\xfe not text", b"n" * name_bytes, b".hidden", b"new\nline", b"comma, colon: \\ back"):
         with open(os.path.join(os.fsencode(root), name), "wb") as file:
             file.write(name)
     os.setxattr(root / "nothing", "user.colour", b"blue\0green")
