@@ -32,6 +32,11 @@ class Held(Protocol):
         """Where it is mounted."""
         ...
 
+    @property
+    def driver(self) -> str | None:
+        """By which driver it is mounted."""
+        ...
+
     def is_alive(self) -> bool:
         """Whether it is mounted and answers."""
         ...
@@ -66,6 +71,11 @@ class Handle:
     def path(self) -> Path | None:
         """Where it is mounted, by this process or by the one that this process was forked from."""
         return self._session.path if self._session is not None else None
+
+    @property
+    def driver(self) -> str | None:
+        """By which driver it is mounted."""
+        return self._session.driver if self._session is not None else None
 
     def hold(self, owner: object, session: Held) -> None:
         """Keep *session* until *owner* is collected."""

@@ -27,6 +27,11 @@ class Reading:
         """Where the tree is."""
         return self._live.path
 
+    @property
+    def driver(self) -> str:
+        """By which driver it is mounted."""
+        return self._live.mounted.driver
+
     def is_alive(self) -> bool:
         """Whether the tree is mounted and answers."""
         return self._live.mounted.is_alive()

@@ -142,6 +142,11 @@ class Volume(Record):
         """Where this handle is mounted; None if it is not."""
         return self._handle.path
 
+    @property
+    def driver(self) -> str | None:
+        """The name of the driver that mounted it; None if it is not mounted."""
+        return self._handle.driver
+
     def _place(self) -> Place:
         if self._handle.place is None:
             self._handle.place = Place(self.store_url, self.region)
@@ -414,6 +419,12 @@ class RWVolume(Volume):
         return self._forked(name)
 
     fork = awaitable(fork_sync)
+
+    @property
+    def committed(self) -> ROVolume | None:
+        """The version that `index` names: the last commit, or what it was forked from; None before the first."""
+        with self._handle.lock:
+            return ROVolume.of_version(self._existing()) if self.index is not None else None
 
     def status_sync(self) -> Status:
         """Return where it is mounted, by which driver, and what is not committed yet."""

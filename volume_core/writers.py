@@ -118,9 +118,9 @@ class Writer:
         return self._live.path if self._live is not None else None
 
     @property
-    def live(self) -> LiveMount | None:
-        """The mount, if there is one."""
-        return self._live
+    def driver(self) -> str | None:
+        """By which driver it is mounted."""
+        return self._live.mounted.driver if self._live is not None else None
 
     def is_alive(self) -> bool:
         """Whether it is mounted and answers."""
@@ -220,7 +220,7 @@ class Writer:
             name=self.line.name,
             locator=str(self.parent.locator) if self.parent else None,
             mount_path=self.path,
-            driver=self._live.mounted.driver if self._live is not None else None,
+            driver=self.driver,
             working_copy=self.work_id,
             upper_bytes=self._copy.size_bytes(),
             changed=self.has_changes(),
