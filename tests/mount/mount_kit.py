@@ -140,7 +140,9 @@ def ended(pid: int) -> bool:
 
 def kill_and_wait(pid: int) -> None:
     """kill -9, and wait until it and its helpers have ended."""
-    helpers = children(pid) if "server" in Path(f"/proc/{pid}/cmdline").read_text() else []
+    helpers = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended by itself
+        helpers = children(pid) if "server" in Path(f"/proc/{pid}/cmdline").read_text() else []
     kill(pid)
     eventually(lambda: all(map(ended, [pid, *helpers])), f"process {pid} to end")
 

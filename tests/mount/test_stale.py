@@ -34,7 +34,7 @@ def kill_one(owner: Owner, name: str) -> None:
         process = owner.record().processes.get(name)
     except FileNotFoundError:
         return  # the supervisor has cleaned up and gone
-    if process is not None:
+    if process is not None and process.is_alive():
         kill_and_wait(process.pid)
 
 
