@@ -122,7 +122,9 @@ class Report:
 def _verdict(report: DriverReport) -> str:
     if report.writes:
         return "works" + (" (tried)" if report.tried else "")
-    return "works for reading only" if report.reads else "does not work"
+    if report.reads:
+        return "works for reading only" + (" (tried)" if report.tried else "")
+    return "does not work"
 
 
 def _summary(machine: Machine) -> str:
@@ -151,8 +153,8 @@ def examine(upper_dir: str | os.PathLike[str], *, try_mounts: bool = False, vers
         return report
     from volume_core.mount.trying import try_driver
 
-    tried = (dataclasses.replace(d, tried=try_driver(d.name, machine) if d.reads else None) for d in report.drivers)
-    return Report(machine, tuple(tried))
+    tried = {d.name: try_driver(d.name, machine, writable=d.writes) for d in report.drivers if d.reads}
+    return Report(machine, tuple(dataclasses.replace(d, tried=tried.get(d.name)) for d in report.drivers))
 
 
 def diagnose(machine: Machine) -> Report:

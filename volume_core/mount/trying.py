@@ -24,14 +24,16 @@ from volume_core.mount.attaching import attach_view, detach
 from volume_core.mount.machine import Machine, nearest_existing
 
 MOUNTED = "mounted"
+READING, WRITING = "reading", "writing"
 TRY_TIMEOUT_S = 20.0
 _CLONE_NEWNS = 0x20000
 _MS_PRIVATE_REC = 0x40000 | 0x4000
 
 
-def try_driver(name: str, machine: Machine) -> str:
-    """Return "mounted" if the driver called *name* can mount here, else why it could not."""
-    command = [sys.executable, "-m", "volume_core.mount.trying", name, nearest_existing(machine.upper_dir)]
+def try_driver(name: str, machine: Machine, *, writable: bool) -> str:
+    """Return "mounted" if the driver called *name* can mount here, a writer or only a reader, else why not."""
+    what = WRITING if writable else READING
+    command = [sys.executable, "-m", "volume_core.mount.trying", name, nearest_existing(machine.upper_dir), what]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TRY_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
@@ -42,8 +44,11 @@ def try_driver(name: str, machine: Machine) -> str:
     return lines[-1] if lines else f"exit status {done.returncode}"
 
 
-def main(name: str, directory: str) -> None:
-    """Try the driver called *name* with an upper below *directory*; raises MountError or OSError."""
+def main(name: str, directory: str, what: str) -> None:
+    """Try the driver called *name* with an upper below *directory*; raises MountError or OSError.
+
+    *what* is "writing" or "reading".
+    """
     private = syscalls.may_mount()
     if private:
         _unshare_mounts()
@@ -51,7 +56,10 @@ def main(name: str, directory: str) -> None:
     try:
         for part in ("view", "lower", "upper", "work", "tree"):
             (place / part).mkdir()
-        TRIALS[name](place)
+        if name != "copy":
+            _try_view(place)
+        if what == WRITING:
+            WRITERS[name](place)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -71,9 +79,6 @@ def _try_view(place: Path) -> None:
 
 
 def _try_kernel(place: Path) -> None:
-    _try_view(place)
-    if not syscalls.may_mount():
-        return  # readers only, and theirs is all there is
     userxattr = ",userxattr" if syscalls.in_user_namespace() else ""
     (place / "lower" / "file").write_bytes(b"below")
     places = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
@@ -85,9 +90,6 @@ def _try_kernel(place: Path) -> None:
 
 
 def _try_fuse_overlay(place: Path) -> None:
-    _try_view(place)
-    if shutil.which("fuse-overlayfs") is None:
-        return  # readers only
     (place / "lower" / "file").write_bytes(b"below")
     places = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
     tree = str(place / "tree")
@@ -120,7 +122,7 @@ def _try_copy(place: Path) -> None:
     os.rename(place / "tree", place / "renamed")
 
 
-TRIALS: dict[str, Callable[[Path], None]] = {
+WRITERS: dict[str, Callable[[Path], None]] = {
     "kernel": _try_kernel,
     "fuse-overlay": _try_fuse_overlay,
     "copy": _try_copy,
