@@ -58,7 +58,8 @@ def test_a_failed_commit_is_all_or_nothing(tmp_path, request, kind, persistent, 
     changes, calls = KINDS[kind]
     for fail_at in itertools.count(1):
         place = tmp_path / str(fail_at)
-        store = StrictStore(MemoryStore(f"{request.node.nodeid}/{fail_at}"))
+        memory = MemoryStore(f"{request.node.nodeid}/{fail_at}")
+        store = StrictStore(memory)
         line = Line(store, place)
         for apply in changes[:-1]:
             apply(line.tree)
@@ -69,6 +70,7 @@ def test_a_failed_commit_is_all_or_nothing(tmp_path, request, kind, persistent, 
 
         locator = failed_commit(line, faulty)
         check(line, old, locator, place)
+        memory.clear()
         if not faulty.faults:
             break
     assert calls + 1 == fail_at, [f"{operation} {name}" for operation, name in faulty.calls]
@@ -121,6 +123,7 @@ def test_behind_retries_one_failure_of_any_call_is_not_noticed(tmp_path, request
         assert {result.locator} == versions(store) - old
         assert [] == problems(store, result.locator)
         assert [] == list(store.names("intents/"))
+        store.clear()
 
 
 @pytest.mark.usefixtures("small_packs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,10 @@ BASE = f"memory:///versions/volume/{'b' * 64}.json"
 
 
 @pytest.fixture
-def store(request: pytest.FixtureRequest) -> Store:
-    return StrictStore(MemoryStore(request.node.nodeid))
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    memory = MemoryStore(request.node.nodeid)
+    yield StrictStore(memory)
+    memory.clear()
 
 
 class Elapsed:

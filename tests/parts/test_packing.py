@@ -33,8 +33,10 @@ BLOCK = 4096
 
 
 @pytest.fixture
-def store(request: pytest.FixtureRequest) -> Store:
-    return StrictStore(MemoryStore(request.node.nodeid))
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    memory = MemoryStore(request.node.nodeid)
+    yield StrictStore(memory)
+    memory.clear()
 
 
 @pytest.fixture
