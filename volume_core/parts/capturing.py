@@ -371,8 +371,8 @@ class _Capture:
         content = self._base_content(base)
         if sum(extent.length for extent in content) != entry.size:
             raise CorruptObjectError(
-                f"{os.fsdecode(path)!r} in {self._root} keeps the content of {os.fsdecode(base)!r}, which is of another "
-                "size in the base: the tree was not made over this base"
+                f"{os.fsdecode(path)!r} in {self._root} keeps the content of {os.fsdecode(base)!r}, which has another size "
+                "in the base: the tree was not made over this base"
             )
         return entry._replace(content=content)
 

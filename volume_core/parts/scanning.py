@@ -36,8 +36,10 @@ from volume_core.parts.dialects import Dialect, belongs_to_tree
 DESCRIPTORS_MAX = 64
 SECOND_NS = 1_000_000_000
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# What the kernel says when a path is not what it was a moment ago.
-MOVED_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENXIO, errno.ENODEV})
+# What the kernel says when a path is not what it was a moment ago; EINVAL of what was a symlink.
+MOVED_ERRNOS = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EINVAL}
+)
 _DENIED_ERRNOS = frozenset({errno.EACCES, errno.EPERM})
 _NO_XATTRS_ERRNOS = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
 DENIED_SHOWN_MAX = 10
