@@ -24,9 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volume_core.errors import MountError
+from volume_core.format.entries import Kind, join
 from volume_core.mount import syscalls
 from volume_core.mount.kernel import prepare_upper
 from volume_core.mount.plans import Plan
+from volume_core.parts.dialects import WHITEOUT_PREFIX
 
 if TYPE_CHECKING:
     from volume_core.mount.request import Mounted, MountRequest
@@ -47,7 +49,26 @@ class FuseOverlayDriver:
         """Mount *request*; see volume_core.mount.request.Driver."""
         from volume_core.mount.mounting import mount_with
 
+        if request.writable:
+            refuse_marker_names(request.layers)
         return mount_with(self.name, request)
+
+
+def refuse_marker_names(layers: Sequence[Path]) -> None:
+    """Raise MountError if a version holds a name that the program would take for one of its own markers."""
+    from volume_core.parts.indexes import open_layer
+
+    for path in layers:
+        with contextlib.closing(open_layer(path)) as layer:
+            for directory in layer.directories():
+                number = layer.directory(directory)
+                for row in layer.rows(number) if number is not None else ():
+                    if row.name.startswith(WHITEOUT_PREFIX) and row.kind != Kind.WHITEOUT:
+                        shown = os.fsdecode(join(directory, row.name))
+                        raise MountError(
+                            f"{PROGRAM} would take {shown!r}, a name that begins with .wh., for a deletion: use "
+                            "driver='copy', or rename it in a version that another driver writes"
+                        )
 
 
 def squashed_owner(layers: Sequence[Path]) -> tuple[int, int] | None:

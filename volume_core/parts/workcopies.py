@@ -2,7 +2,7 @@
 
     work/<id>/record.json    what it is a working copy of; replaced whole, never rewritten in place
     work/<id>/upper/         the changes (of the copy driver: where its whole tree is kept once unmounted)
-    work/<id>/work/          overlay's scratch directory
+    work/<id>/work           overlay's scratch directory
     work/<id>/captured.sqlite   what the last commit captured
     work/<id>/lock           flock: held by whoever may write below this directory
 
