@@ -135,7 +135,7 @@ def test_a_used_work_directory_does_not_refuse_the_next_mount(bench: Bench, plan
     """A volatile mount leaves a mark there that overlayfs takes for a crash."""
     for _ in range(2):
         attach_overlay(plan, str(bench.tree))
-        assert os.path.isdir(f"{plan.work}/work/incompat/volatile")
+        assert Path(plan.work, "work", "incompat", "volatile").is_dir()
         syscalls.unmount(plan.mount_path)
 
 

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from server_kit import eventually
 
 from volume_core.errors import BusyError, MountError
 from volume_core.mount import syscalls
+from volume_core.mount.attaching import READAHEAD_KIB
 from volume_core.mount.kernel import KernelDriver
-from volume_core.mount.mounting import LiveMount, find_mount, live_mounts
+from volume_core.mount.mounting import LiveMount, live_mounts
 
 pytestmark = pytest.mark.fuse
 
@@ -321,10 +323,10 @@ def held_by(pid: int) -> list[str]:
     return [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
 
 
-def test_a_detached_mount_outlives_whoever_asked_and_is_found_by_path(bench: Bench):
+def test_a_detached_mount_outlives_whoever_asked_and_is_found(bench: Bench):
     Owner(bench.reader(detach=True))
 
-    found = find_mount(bench.state, bench.home / "mnt")
+    (found,) = live_mounts(bench.state)
 
     assert "hello\n" == (found.path / "hello").read_text()
     assert found.is_alive()
@@ -431,6 +433,47 @@ def test_df_shows_what_is_mounted_and_how_much(bench: Bench):
     try:
         said = subprocess.run(["df", "--output=source", mounted.path], capture_output=True, text=True, check=True)
         assert f"volume:data@{'ab' * 6}:{mounted.id}" == said.stdout.split()[1]
+    finally:
+        mounted.unmount()
+
+
+def test_mounts_that_are_made_and_taken_down_at_once_do_not_meet(bench: Bench):
+    requests = [bench.reader(f"r{n}") for n in range(3)] + [bench.new_volume(f"w{n}") for n in range(3)]
+
+    with ThreadPoolExecutor(len(requests)) as pool:
+        mounts = list(pool.map(mount, requests))
+        assert sorted(str(each.mount_path) for each in requests) == sorted(bench.mounted())
+        list(pool.map(LiveMount.unmount, mounts))
+
+    assert [] == bench.mounted()
+
+
+def test_of_two_that_want_one_path_one_gets_it(bench: Bench):
+    def attempt(_: int) -> LiveMount | MountError:
+        try:
+            return mount(bench.reader())
+        except MountError as error:
+            return error
+
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = list(pool.map(attempt, range(3)))
+
+    (mounted,) = [each for each in outcomes if isinstance(each, LiveMount)]
+    try:
+        assert 1 == len(bench.mounted())
+        assert "hello\n" == (mounted.path / "hello").read_text()
+    finally:
+        mounted.unmount()
+
+
+def test_sequential_readers_are_read_ahead_of(bench: Bench):
+    mounted = mount(bench.reader())
+    try:
+        device = os.stat(mounted.path).st_dev
+        setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+        if not os.access(setting, os.W_OK):
+            pytest.skip("/sys is read-only here")
+        assert READAHEAD_KIB == int(setting.read_text())
     finally:
         mounted.unmount()
 

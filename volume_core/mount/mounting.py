@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import volume_core
-from volume_core.errors import BusyError, MountError, NotFoundError, StorageError
+from volume_core.errors import BusyError, MountError, StorageError
 from volume_core.mount import control, stale, syscalls
 from volume_core.mount.attaching import FUSE_CONF, may_allow_other
 from volume_core.mount.busy import mapped_paths
@@ -186,15 +186,6 @@ def live_mounts(state: State) -> list[LiveMount]:
         if record.ready:
             found.append(LiveMount(record))
     return sorted(found, key=lambda each: each.path)
-
-
-def find_mount(state: State, path: str | os.PathLike[str]) -> LiveMount:
-    """Return the mount at *path* (or the one with that id); raises NotFoundError."""
-    wanted = os.path.realpath(path)
-    for each in live_mounts(state):
-        if os.fspath(each.path) == wanted or each.id == os.fspath(path):
-            return each
-    raise NotFoundError(f"nothing is mounted at {os.fspath(path)} from {state.root}")
 
 
 def clean(state: State) -> list[str]:
