@@ -32,6 +32,7 @@ from pydantic import ModelWrapValidatorHandler, PrivateAttr, model_validator
 from volume_core.errors import InvalidNameError, NotFoundError, VolumeError
 from volume_core.format.names import Locator, validate_name
 from volume_core.handles import Handle
+from volume_core.lines import renamed
 from volume_core.mounts import MountOptions, Options
 from volume_core.parts.checking import Problem, check_version
 from volume_core.plugins.manager import plugins
@@ -324,8 +325,8 @@ class RWVolume(Volume):
             writer = self._writer()
             if writer is not None:
                 return self._commit(writer, terms, even_if_unchanged)
-            if self.index is not None and not even_if_unchanged:
-                return ROVolume.of_version(self._existing())
+            if self.index is not None:
+                return self._begin_line(terms) if even_if_unchanged else ROVolume.of_version(self._existing())
             writer = self._new_writer()
             try:
                 return self._commit(writer, terms, even_if_unchanged)
@@ -450,13 +451,21 @@ class RWVolume(Volume):
 
     def _commit(self, writer: Writer, terms: Terms, even_if_unchanged: bool) -> ROVolume:
         outcome = writer.commit(terms, even_if_unchanged=even_if_unchanged)
-        locator, manifest, _ = self._handle.version = outcome.version
-        for field, value in fields_of(locator, manifest).items():
+        return self._now_at(outcome.version, is_new=outcome.changed)
+
+    def _begin_line(self, terms: Terms) -> ROVolume:
+        """Commit what was not even mounted: a manifest is all it takes."""
+        action = plugins().current_task()
+        return self._now_at(renamed(self._existing(), self.name, terms.message, terms.labels, action), is_new=True)
+
+    def _now_at(self, version: Version, *, is_new: bool) -> ROVolume:
+        self._handle.version = version
+        for field, value in fields_of(version.locator, version.manifest).items():
             if field != "name":
                 setattr(self, field, value)
-        committed = ROVolume.of_version(outcome.version)
-        if outcome.changed:
-            plugins().committed(committed, manifest.produced_by)
+        committed = ROVolume.of_version(version)
+        if is_new:
+            plugins().committed(committed, version.manifest.produced_by)
         return committed
 
     def _keep(self, error: BaseException) -> None:

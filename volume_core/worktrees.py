@@ -7,11 +7,10 @@ that takes nothing, so that they never call unchanged what a commit would publis
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from volume_core.domain.changes import Upper
 from volume_core.domain.view import View
 from volume_core.errors import VolumeError
 from volume_core.format.manifest import Action
@@ -26,10 +25,8 @@ from volume_core.parts.packing import MAX_UPLOADS
 from volume_core.parts.scanning import scan
 from volume_core.parts.workcopies import WorkingCopy
 from volume_core.storage.protocol import Store
+from volume_core.version_terms import translation
 from volume_core.versions import Place, Version
-
-SQUASH = "squash"
-_Terms = Callable[[Mapping[bytes, Upper]], Mapping[bytes, Upper]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +153,7 @@ class WorkTree:
                 parent=self.parent.manifest if self.parent else None,
                 previous=self._captured(),
                 settle=self.mounted.settle if self.mounted is not None else _nothing,
-                as_version=self._as_version(base_view),
+                as_version=translation(self.copy, base_view),
                 message=terms.message,
                 labels=terms.labels,
                 produced_by=terms.action,
@@ -178,34 +175,6 @@ class WorkTree:
         opened.callback(view.close)
         return view
 
-    def _as_version(self, base: View) -> _Terms:
-        if self.copy.driver == "copy":
-            from volume_core.mount.copying import version_terms
-
-            return version_terms(self.copy)
-        squash = self.copy.record.notes.get(SQUASH)
-        return _owners_of(base, *map(int, squash.split(":"))) if squash else _unchanged
-
-
-def _unchanged(upper: Mapping[bytes, Upper]) -> Mapping[bytes, Upper]:
-    return upper
-
 
 def _nothing() -> None:
     pass
-
-
-def _owners_of(base: View, uid: int, gid: int) -> _Terms:
-    """Return what gives paths of *base* their owners back, in an upper where every file seems to be *uid*:*gid*'s."""
-
-    def restore(upper: Mapping[bytes, Upper]) -> Mapping[bytes, Upper]:
-        restored: dict[bytes, Upper] = {}
-        for path, found in upper.items():
-            entry = found.entry
-            node = base.resolve(path) if (entry.uid, entry.gid) == (uid, gid) else None
-            if node is not None and node.is_directory == entry.is_directory:
-                entry = entry._replace(uid=node.row.uid, gid=node.row.gid)
-            restored[path] = found._replace(entry=entry)
-        return restored
-
-    return restore

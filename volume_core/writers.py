@@ -37,8 +37,9 @@ from volume_core.plugins.manager import plugins
 from volume_core.settings import upper_limit_bytes
 from volume_core.statuses import Status
 from volume_core.surveying import live_mount_of
+from volume_core.version_terms import SQUASH
 from volume_core.versions import Place, Version, read_version
-from volume_core.worktrees import SQUASH, Outcome, Terms, WorkTree
+from volume_core.worktrees import Outcome, Terms, WorkTree
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,11 @@ class Writer:
             raise VolumeError(
                 f"working copy {work_id} of {copy.volume} was in use when the machine went down, so what was written "
                 "last may be missing or torn: look at it, and allow torn files to go on with it"
+            )
+        if not copy.record.ready:
+            raise VolumeError(
+                f"working copy {work_id} of {copy.volume} was never finished being made, so nothing was written in it: "
+                f"volume abandon {work_id}"
             )
         notes = copy.record.notes
         place = Place(copy.store_url, notes.get(_REGION))
