@@ -26,11 +26,12 @@ pytestmark = pytest.mark.faults
 FIRST = ["get format", "put format", "put intent", "put pack", "put pack", "put layer"]
 LATER = ["get format", "put intent", "put pack", "put pack", "put layer", "put layer"]  # the delta, the merged one
 SMALL = ["get format", "put intent", "put pack", "put layer"]
+PARENT = ["info parent"]
 PUBLISH = ["info intent", "put manifest", "delete intent"]
 KINDS = {
     "a first version": ([prepare], len(FIRST + PUBLISH)),
-    "a small change": ([prepare, touch], len(SMALL + PUBLISH)),
-    "one that is compacted": ([prepare, change], len(LATER + PUBLISH)),
+    "a small change": ([prepare, touch], len(SMALL + PARENT + PUBLISH)),
+    "one that is compacted": ([prepare, change], len(LATER + PARENT + PUBLISH)),
 }
 
 

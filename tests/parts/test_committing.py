@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from commit_kit import check, fill, names, noise, reads_as, view_of
 
-from volume_core.errors import BusyError, StorageError
+from volume_core.errors import BusyError, NotFoundError, StorageError
 from volume_core.format.entries import CHUNK_BYTES, Entry, Kind
 from volume_core.format.manifest import Action, Manifest
 from volume_core.format.names import Locator, version_name
 from volume_core.parts import committing, packing
 from volume_core.parts.checking import check_version
+from volume_core.parts.dialects import FUSE_OVERLAY
 from volume_core.parts.intents import LIFETIME_S
 from volume_core.storage.local import LocalStore
 from volume_core.storage.memory import MemoryStore
@@ -156,6 +157,28 @@ def test_a_commit_whose_intent_is_gone_publishes_nothing(store, line):
     assert caught.value.transient
     assert set() == names(store, "versions/")
     check(store, line.commit())
+
+
+@pytest.mark.parametrize("gone", ["base", "parent"])
+def test_a_commit_does_not_build_on_what_was_deleted(store, line, tmp_path, gone):
+    """Its chunks may be pruned, and no intent of ours was there in time to protect them."""
+    base = line.commit()
+    over = Line(store, tmp_path / "over", start=base.locator, dialect=FUSE_OVERLAY)
+    (over.tree / "file").write_bytes(b"content")
+    parent = over.commit()
+    (over.tree / "file").write_bytes(b"other content")
+
+    class Deleting(FaultyStore):
+        def put_new(self, name: str, data: bytes | memoryview) -> None:
+            super().put_new(name, data)
+            if name.startswith("layers/"):
+                store.delete(version_name("volume", (base if gone == "base" else parent).manifest.version))
+
+    with pytest.raises(NotFoundError, match="was deleted"):
+        over.commit(store=Deleting(store))
+
+    assert 1 == len(names(store, "versions/"))
+    assert set() == names(store, "intents/")
 
 
 def test_a_machine_that_sleeps_at_the_wrong_moment_takes_the_version_back(store, line, monkeypatch):

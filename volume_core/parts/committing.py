@@ -12,7 +12,8 @@ the same story to users and must change with this file.
 
 Always true:
 
-  1. Right before the manifest the intent is known to be alive; where it is not, nothing is published.
+  1. Right before the manifest the intent is known to be alive and the versions it names to be there, as
+     they were when it was written, for it protects them; where that is not so, nothing is published.
   2. A tree that is as its parent is the parent's version: no object is written, the intent neither.
   3. A commit that raises has published nothing, but for one case that no client can tell: the store
      took the manifest and then failed.  Such a version is whole, and committing again is right.
@@ -29,7 +30,7 @@ from pathlib import Path
 
 from volume_core.domain.changes import EMPTY_TOTALS, Changes, Upper, changes
 from volume_core.domain.view import View
-from volume_core.errors import CorruptObjectError, StorageError
+from volume_core.errors import CorruptObjectError, NotFoundError, StorageError
 from volume_core.format.entries import ChunkRef, Entry, Extent
 from volume_core.format.manifest import Action, LayerRef, Manifest
 from volume_core.format.names import Locator, layer_name, version_name
@@ -111,7 +112,8 @@ def commit(request: CommitRequest) -> CommitResult:
     """Publish what *request*'s tree is as a version, or return its parent where nothing changed.
 
     Raises BusyError naming the paths that kept changing, StorageError where the store failed or the
-    intent was lost; nothing was published then.  ValueError: base or parent lie in another store.
+    intent was lost, NotFoundError where the base or the parent is gone; nothing was published then.
+    ValueError: base or parent lie in another store.
     """
     versions = [locator for locator in (request.base_locator, request.parent_locator) if locator]
     for locator in versions:
@@ -265,9 +267,21 @@ def _path_text(path: bytes) -> str:
     return (path or b".").replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
+def _require(request: CommitRequest, version: Locator) -> None:
+    try:
+        request.store.info(version_name(version.volume, version.version))
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"{version}, which this commit of {request.volume!r} builds on, was deleted: its chunks may be pruned, so "
+            "nothing was published; what is not committed is still in the working copy"
+        ) from error
+
+
 def _publish(request: CommitRequest, intent: HeldIntent, manifest: Manifest) -> str:
     """Store the manifest if the intent is alive; return the locator."""
     name = version_name(request.volume, manifest.version)
+    for locator in dict.fromkeys(filter(None, (request.base_locator, request.parent_locator))):
+        _require(request, Locator.parse(locator))
     intent.check()
     request.store.put_new(name, manifest.to_bytes())
     if intent.has_lapsed():
