@@ -7,7 +7,9 @@ Always true: what `checkout` makes was read from the store alone, and verified o
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from volume_core.domain.view import View
@@ -94,10 +96,7 @@ def manifest_of(store: Store, locator: str) -> Manifest:
 
 def checkout(store: Store, locator: str, destination: Path) -> None:
     """Make *destination*, which must not exist, the tree of *locator*, read from *store* alone."""
-    indexes = IndexCache(destination.with_name(f".{destination.name}.indexes"))
-    view = open_view(indexes.fetch(store, manifest_of(store, locator).stack))
-    try:
-        with Reader(store) as reader:
+    with TemporaryDirectory() as scratch:
+        view = open_view(IndexCache(Path(scratch)).fetch(store, manifest_of(store, locator).stack))
+        with closing(view), Reader(store) as reader:
             hydrate(view, reader, destination)
-    finally:
-        view.close()
