@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import warnings
+
 import pytest
 from blake3 import blake3
 from hypothesis import given
@@ -12,7 +16,7 @@ from volume_core.format.digests import DIGEST_BYTES, digest, hex_digest, is_hex_
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 10, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
-def test_threads_make_no_difference(size):
+def test_a_digest_is_blake3_of_any_kind_of_bytes(size):
     data = bytes(range(256)) * (size // 256 + 1)
 
     assert blake3(data[:size]).digest() == digest(data[:size])
@@ -50,3 +54,19 @@ def test_verify_sees_any_flipped_bit(data, bit):
         verify("it", flipped, digest(data))
     with pytest.raises(CorruptObjectError):
         verify("it", data[:-1], hex_digest(data))
+
+
+def test_a_forked_child_can_hash_what_its_parent_hashed():
+    """BLAKE3's own threads are not there in a child: asking for them would hang it."""
+    data = bytes(8 << 20)
+    expected = digest(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads, as engines do it
+        child = os.fork()
+    if not child:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        os._exit(0 if digest(data) == expected else 1)
+    _, status = os.waitpid(child, 0)
+
+    assert 0 == os.waitstatus_to_exitcode(status)

@@ -7,7 +7,9 @@ import errno
 import os
 import random
 import shutil
+import signal
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -142,6 +144,19 @@ def test_many_extents_are_found_by_search_as_by_walking(parts, data):
             size = data.draw(st.integers(0, len(content) + 5))
 
             assert content[offset : offset + size] == reader.read(extents, offset, size)
+
+
+def test_a_much_divided_file_is_searched():
+    store = MemoryStore("much divided")
+    refs = put_pack(store, [noise(1 + seed % 7, seed) for seed in range(100)])
+    content = b"".join(noise(1 + seed % 7, seed) for seed in range(100))
+    files = [whole(*refs)] + [whole(*refs[seed:]) for seed in range(70)]
+    with Reader(store) as reader:
+        for offset in range(0, len(content) + 2, 3):
+            assert content[offset : offset + 20] == reader.read(files[0], offset, 20)
+        for seed, extents in enumerate(files[1:]):
+            assert noise(1 + seed % 7, seed) == reader.read(extents, 0, 1 + seed % 7)
+        assert content == reader.read(files[0], 0, 1000)
 
 
 def test_nothing_is_read_of_nothing(place):
@@ -550,6 +565,38 @@ def test_a_disk_that_cannot_be_read_is_a_storage_error(place, monkeypatch):
     assert b"content" == reader.read(whole(ref), 0, 7)
 
 
+def test_a_child_forked_in_the_middle_of_a_fetch_reads_for_itself(make_place):
+    place = make_place("cached")
+    extents = packs_of(place.store, 2)
+    place.faulty = Gated(place.store)
+    reader = place.reader()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(reader.read, extents, 0, 100)
+        assert place.faulty.asked.acquire(timeout=10)
+        with (
+            reader._windows._lock,
+            reader._ahead._lock,
+            reader._raw._lock,
+            reader._ends._lock,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads: the very thing
+            child = os.fork()
+            if not child:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(20)
+                with contextlib.suppress(BaseException):
+                    place.faulty.gate.set()
+                    found = reader.read(extents, 0, 100), reader.read(extents, CHUNK_BYTES * 4, 100)
+                    os._exit(0 if found == (noise(100), noise(100, 11)) else 1)
+                os._exit(2)
+        _, status = os.waitpid(child, 0)
+        place.faulty.gate.set()
+
+        assert 0 == os.waitstatus_to_exitcode(status)
+        assert noise(100) == waiting.result(10)
+
+
 # Ahead.
 
 
@@ -636,6 +683,7 @@ def test_a_closed_reader_fetches_nothing_more(make_place):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("readahead")]
 
 
+@pytest.mark.loud  # what is being fetched ahead just then cannot be kept
 def test_the_cache_may_vanish_while_it_is_used(make_place):
     place = make_place("cached")
     refs = put_pack(place.store, [noise(SMALL_BYTES, seed) for seed in range(200)])

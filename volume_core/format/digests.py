@@ -1,7 +1,9 @@
 """BLAKE3, the only hash in the store: it names packs, layers, versions and chunks.
 
-Why BLAKE3: it is several times faster than SHA-256 on a core without SHA extensions, spreads
-over cores for large inputs, and verifying at first use must not cost more than reading.
+Why BLAKE3: it is several times faster than SHA-256 on a core without SHA extensions, and verifying at
+first use must not cost more than reading.  Why on one thread: the library's own threads do not survive
+fork(2), and a forked worker that asked for them would wait for ever; one core hashes 3 to 10 GB/s, and
+who has much to hash does so from several threads.
 
 Always true: a digest in memory and in a layer index is 32 bytes; in object names and in JSON it
 is the same 32 bytes as 64 lower-case hexadecimal digits.
@@ -17,15 +19,11 @@ from volume_core.errors import CorruptObjectError
 
 DIGEST_BYTES = 32
 _HEX = re.compile(r"[0-9a-f]{64}")
-# Below this size threads cost more than they bring (BLAKE3's own advice is 128 KiB or more).
-_PARALLEL_BYTES = 1 << 20
 
 
 def digest(data: bytes | bytearray | memoryview) -> bytes:
     """Return the 32-byte BLAKE3 digest of *data*."""
-    if len(data) < _PARALLEL_BYTES:
-        return blake3(data).digest()
-    return blake3(data, max_threads=blake3.AUTO).digest()
+    return blake3(data).digest()
 
 
 def hex_digest(data: bytes | bytearray | memoryview) -> str:

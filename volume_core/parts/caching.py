@@ -36,6 +36,7 @@ from typing import NamedTuple, Protocol
 
 from volume_core.errors import NotFoundError, StorageError
 from volume_core.format.names import pack_name
+from volume_core.parts.forking import renew_after_fork
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,11 @@ class Windows(ABC):
         self._open: OrderedDict[Key, Window] = OrderedDict()
         self._flights: dict[Key, Future[Window | None]] = {}
         self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def _renew_after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._flights = {}
 
     def find(self, pack: bytes, number: int) -> Window | None:
         """Return window *number* of *pack* if it is here; nothing is fetched."""
@@ -249,6 +255,10 @@ class PackCache(Windows):
         self._limit_bytes = limit_bytes
         self._trim_bytes = max(limit_bytes // _TRIM_PARTS, 1)
         self._added_bytes = self._trim_bytes  # nobody has measured yet: the first window added makes us
+        self._trimming = threading.Lock()
+
+    def _renew_after_fork(self) -> None:
+        super()._renew_after_fork()
         self._trimming = threading.Lock()
 
     def size_bytes(self) -> int:

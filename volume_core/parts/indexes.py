@@ -72,7 +72,7 @@ def unpack_index(ref: LayerRef, stored: bytes) -> Iterator[bytes]:
     """
     what = f"layer {ref.digest}"
     verify(what, stored, ref.digest)
-    found = blake3(max_threads=blake3.AUTO)
+    found = blake3()
     length = 0
     for block in zstd.decompress_blocks(stored, ref.index_bytes, what):
         found.update(block)
@@ -207,7 +207,7 @@ class IndexCache:
 
 
 def _digest_of(descriptor: int) -> str:
-    found = blake3(max_threads=blake3.AUTO)
+    found = blake3()
     buffer = bytearray(_READ_BYTES)
     offset = 0
     while count := os.preadv(descriptor, [buffer], offset):

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from volume_core.errors import VolumeError
 from volume_core.format.pack import PACK_BYTES
 from volume_core.parts.caching import WINDOW_BYTES, Key, Windows
+from volume_core.parts.forking import renew_after_fork
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,12 @@ class Ahead:
         self._streams: OrderedDict[Hashable, _Stream] = OrderedDict()
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
+        renew_after_fork(self)
+
+    def _renew_after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._queued = set()
+        self._pool = None
 
     def want(self, keys: Iterable[Key]) -> None:
         """Fetch those of *keys* (pack, window number) that are neither here nor on their way."""

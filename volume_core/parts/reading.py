@@ -32,6 +32,7 @@ from volume_core.format.entries import CHUNK_BYTES, ChunkRef, Codec, Extent
 from volume_core.format.names import pack_name
 from volume_core.format.soundness import STORED_BYTES_MAX
 from volume_core.parts.caching import WINDOW_BYTES, Key, LocalPacks, MemoryWindows, PackCache, Window, Windows
+from volume_core.parts.forking import renew_after_fork
 from volume_core.parts.readahead import Ahead
 from volume_core.storage.protocol import Store
 
@@ -325,6 +326,10 @@ class _RawChunks:
         self._lock = threading.Lock()
         self._chunks: OrderedDict[bytes, bytes] = OrderedDict()
         self._size_bytes = 0
+        renew_after_fork(self)
+
+    def _renew_after_fork(self) -> None:
+        self._lock = threading.Lock()
 
     def get(self, chunk_digest: bytes) -> bytes | None:
         with self._lock:
@@ -349,6 +354,10 @@ class _Ends:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._files: OrderedDict[int, tuple[tuple[Extent, ...], list[int]]] = OrderedDict()
+        renew_after_fork(self)
+
+    def _renew_after_fork(self) -> None:
+        self._lock = threading.Lock()
 
     def of(self, extents: tuple[Extent, ...]) -> list[int]:
         # The tuple is kept beside its id, so no other one can have that id meanwhile.
