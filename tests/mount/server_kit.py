@@ -134,7 +134,12 @@ class Server:
 
 
 class Mount:
-    """A mount whose /dev/fuse descriptor the test keeps, so that its server can be replaced."""
+    """A mount whose /dev/fuse descriptor the test keeps, so that its server can be replaced.
+
+    The test is both the user of the mount and the parent of its servers, which a supervisor never is: the child that
+    is to become the next server closes what files the test has open, and would wait for an answer to FLUSH.  A test
+    that reads while it replaces therefore lets the kernel learn, from the first server, that FLUSH is not known.
+    """
 
     def __init__(self, path: Path, config: Mapping[str, object], log: Path, environ: Mapping[str, str]) -> None:
         self.path = path
@@ -147,6 +152,9 @@ class Mount:
         flags = syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
         syscalls.mount("test", os.fspath(path), "fuse.volume", flags, options)
         self.server = self.serve()
+
+    def learn_flush(self, path: str) -> None:
+        (self.path / path).open("rb").close()
 
     def serve(self, **more: object) -> Server:
         """Start a server, the first or one more."""
@@ -191,3 +199,75 @@ def mounted(
         yield mount
     finally:
         mount.close()
+
+
+# A store of another scheme, brought by an installed plugin, whose answers the test holds back or refuses.
+_GATED = '''
+import os
+import time
+
+from volume_core import hookimpl
+from volume_core.errors import StorageError
+from volume_core.storage.local import LocalStore
+
+
+class Gated:
+    """A LocalStore that is far away: `shut` in its control directory makes reads wait, `dead` makes them fail."""
+
+    local_root = None
+    honours_conditions = True
+
+    def __init__(self, url):
+        self.url = url
+        root = url.removeprefix("gated://")
+        self._inner = LocalStore(root)
+        self._control = os.path.join(root, "..", "control")
+
+    def get_range(self, name, offset, length):
+        with open(os.path.join(self._control, "calls"), "a") as calls:
+            calls.write(f"{name} {offset} {length}\\n")
+        while os.path.exists(os.path.join(self._control, "shut")):
+            time.sleep(0.005)
+        if os.path.exists(os.path.join(self._control, "dead")):
+            raise StorageError(f"{self.url}: no route to host")
+        return self._inner.get_range(name, offset, length)
+
+
+@hookimpl
+def volume_open_store(url, options):
+    return Gated(url) if url.startswith("gated://") else None
+'''
+
+
+class Gate:
+    """The control of the store that `gated://` opens."""
+
+    def __init__(self, home: Path) -> None:
+        self._control = home / "control"
+        self._control.mkdir()
+        site = home / "site"
+        information = site / "gated-1.dist-info"
+        information.mkdir(parents=True)
+        (site / "gated_store.py").write_text(_GATED)
+        (information / "METADATA").write_text("Metadata-Version: 2.1\nName: gated\nVersion: 1\n")
+        (information / "entry_points.txt").write_text("[volume_core]\ngated = gated_store\n")
+        self.environ = {"PYTHONPATH": os.fspath(site)}
+
+    def url(self, version: Version) -> str:
+        return f"gated://{version.root}"
+
+    def shut(self) -> None:
+        (self._control / "shut").touch()
+
+    def open(self) -> None:
+        (self._control / "shut").unlink()
+
+    def kill(self) -> None:
+        (self._control / "dead").touch()
+
+    def revive(self) -> None:
+        (self._control / "dead").unlink()
+
+    def calls(self) -> list[str]:
+        calls = self._control / "calls"
+        return calls.read_text().splitlines() if calls.exists() else []

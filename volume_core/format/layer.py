@@ -17,6 +17,7 @@ Always true of a finished index:
 from __future__ import annotations
 
 import functools
+import itertools
 import sqlite3
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -109,7 +110,8 @@ class LayerReader:
 
     def _all(self, sql: str, *args: object) -> Iterator[Any]:
         try:
-            yield from self._db.execute(sql, args)
+            # chain() has no close(): a generator dropped half-way must not close the cursor of a closed database.
+            yield from itertools.chain(self._db.execute(sql, args))
         except sqlite3.ProgrammingError:
             raise  # a closed reader is used: the index is not to blame
         except BROKEN as error:

@@ -75,7 +75,6 @@ NOTIFY_RESEND = 7  # kernel >= 6.9
 _ASYNC_READ = 1 << 0  # several READs of one file at once
 _EXPORT_SUPPORT = 1 << 4  # LOOKUP of "." and ".." by node: file handles (NFS, overlay's index=on)
 _DO_READDIRPLUS = 1 << 13
-_ASYNC_DIO = 1 << 15
 _NO_OPEN_SUPPORT = 1 << 17  # ENOSYS to OPEN means "open without asking, keep the cache"
 _PARALLEL_DIROPS = 1 << 18
 _MAX_PAGES = 1 << 22
@@ -83,9 +82,10 @@ _CACHE_SYMLINKS = 1 << 23
 _NO_OPENDIR_SUPPORT = 1 << 24
 _INIT_EXT = 1 << 30
 _HAS_RESEND = 1 << 39
+# Not wanted: FUSE_ASYNC_DIO (1 << 15), with which no signal ends a direct read that waits for the store.
 REQUIRED = _NO_OPEN_SUPPORT | _NO_OPENDIR_SUPPORT | _MAX_PAGES
 _WANTED = (
-    REQUIRED | _ASYNC_READ | _EXPORT_SUPPORT | _DO_READDIRPLUS | _ASYNC_DIO | _PARALLEL_DIROPS | _CACHE_SYMLINKS
+    REQUIRED | _ASYNC_READ | _EXPORT_SUPPORT | _DO_READDIRPLUS | _PARALLEL_DIROPS | _CACHE_SYMLINKS
     | _INIT_EXT | _HAS_RESEND
 )  # fmt: skip
 

@@ -119,7 +119,8 @@ class Touches:
             pass  # the pusher is behind: what it is not told it does not push
         except OSError as error:
             log.warning("nothing is pushed any more: the pusher is gone (%s)", error.strerror)
-            self._channel = None
+            self.close()
+            return False
         return True
 
 
