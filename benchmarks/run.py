@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import mounts, serving, versions
+from benchmarks import mounts, reading, serving, versions
 
-PAGES = {"mounts": mounts.figures, "versions": versions.figures, "serving": serving.figures}
+PAGES = {"reading": reading.figures, "mounts": mounts.figures, "versions": versions.figures, "serving": serving.figures}
 
 
 def main() -> None:
