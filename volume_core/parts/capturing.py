@@ -229,7 +229,7 @@ class _Capture:
             if len(files) > FSYNC_FILES_MAX:
                 write_back_all(directories.open(b""))
                 return
-            for path in files:
+            for path in sorted(files):
                 try:
                     fd = _open(directories, path)
                 except OSError:
@@ -371,8 +371,8 @@ class _Capture:
         content = self._base_content(base)
         if sum(extent.length for extent in content) != entry.size:
             raise CorruptObjectError(
-                f"{os.fsdecode(path)!r} in {self._root} keeps the content of {os.fsdecode(base)!r}, which has another size "
-                "in the base: the tree was not made over this base"
+                f"{os.fsdecode(path)!r} in {self._root} keeps the content of {os.fsdecode(base)!r}, which has another "
+                "size in the base: the tree was not made over this base"
             )
         return entry._replace(content=content)
 
