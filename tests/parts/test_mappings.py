@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from overlay_kit import OVERLAY_OPTIONS, beside, kernel_overlay, public_place, write
+from overlay_kit import OVERLAY_OPTIONS, beside, kernel_overlay, public_place
+from overlay_operations import write
 
 from volume_core.parts import mappings
 from volume_core.parts.mappings import Mapped, file_system, mapped_files, write_back_all

@@ -1,41 +1,21 @@
 """A working tree is walked: real overlays' uppers, and whatever else a file system can hold."""
 
 import os
-import pickle
-import shutil
 import socket
 import stat
-import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import overlay_kit
 import pytest
-from overlay_kit import (
-    OPERATIONS,
-    OVERLAY_OPTIONS,
-    XATTRS,
-    Tree,
-    beside,
-    forget_recent_times,
-    kernel_overlay,
-    make_lower,
-    public_place,
-    shown,
-    wait_until,
-)
+from overlay_kit import beside, public_place, wait_until
 
 from volume_core.errors import VolumeError
 from volume_core.format.entries import WHITEOUT, Kind
-from volume_core.mount import syscalls
 from volume_core.parts import scanning
-from volume_core.parts.dialects import DIALECTS, FUSE_OVERLAY, KERNEL, PLAIN, USERXATTR
+from volume_core.parts.dialects import KERNEL, PLAIN, USERXATTR
 from volume_core.parts.scanning import DESCRIPTORS_MAX, Directories, Signature, differences, is_settled, scan
 from volume_core.parts.trees import remove_tree
-from volume_core.testing.oracle import describe
-from volume_core.testing.oracle import differences as told_apart
 from volume_core.testing.users import as_nobody
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
@@ -47,166 +27,6 @@ def tree(tmp_path):
     root.mkdir()
     yield root
     remove_tree(root)
-
-
-def as_mounted(place, merged, dialect):
-    """Assert that the upper, scanned while it is mounted, says what the mount shows."""
-    tree = Tree(place / "upper", DIALECTS[dialect], place / "lower", merged)
-    fd = os.open(merged, os.O_RDONLY)
-    syscalls.syncfs(fd, str(merged))
-    os.close(fd)
-    captured = tree.capture()
-    lower = describe(place / "lower", xattr_prefixes=XATTRS)
-
-    assert [] == told_apart(describe(merged, xattr_prefixes=XATTRS), shown(captured, tree.chunks, lower))
-    assert () == captured.torn
-    return captured
-
-
-# -- real overlays
-
-
-@pytest.mark.fuse
-@pytest.mark.parametrize("dialect", OVERLAY_OPTIONS)
-@pytest.mark.parametrize("operation", [*OPERATIONS.values(), overlay_kit.devices])
-def test_an_upper_of_the_kernel_says_what_its_mount_shows(tmp_path, dialect, operation):
-    (tmp_path / "lower").mkdir()
-    make_lower(tmp_path / "lower")
-    with kernel_overlay(tmp_path, OVERLAY_OPTIONS[dialect]) as merged:
-        operation(merged)
-        as_mounted(tmp_path, merged, dialect)
-
-
-@pytest.mark.fuse
-@pytest.mark.parametrize(
-    "options", [*OVERLAY_OPTIONS.values(), "redirect_dir=on,metacopy=off,index=off", "index=on,metacopy=on"]
-)
-@pytest.mark.parametrize("seed", range(3))
-def test_whatever_is_done_the_upper_says_what_the_mount_shows(tmp_path, options, seed):
-    (tmp_path / "lower").mkdir()
-    make_lower(tmp_path / "lower")
-    dialect = "userxattr" if "userxattr" in options else "kernel"
-    with kernel_overlay(tmp_path, options) as merged:
-        for part in range(3):
-            overlay_kit.at_random(merged, seed * 10 + part, 40)
-            as_mounted(tmp_path, merged, dialect)
-
-
-@pytest.mark.fuse
-def test_attributes_that_only_root_can_set_are_kept(tmp_path):
-    (tmp_path / "lower").mkdir()
-    make_lower(tmp_path / "lower")
-    acl = struct.pack("<I", 2) + b"".join(
-        struct.pack("<HHI", *each)
-        for each in ((1, 6, 0xFFFFFFFF), (2, 4, 1234), (4, 4, 0xFFFFFFFF), (16, 6, 0xFFFFFFFF), (32, 0, 0xFFFFFFFF))
-    )
-    capability = bytes.fromhex("0100000200200000000000000000000000000000")
-    with kernel_overlay(tmp_path, OVERLAY_OPTIONS["kernel"]) as merged:
-        os.setxattr(merged / "file", "trusted.mine", b"t")
-        os.setxattr(merged / "meta", "security.capability", capability)
-        os.setxattr(merged / "metadata", "system.posix_acl_access", acl)
-        os.setxattr(merged / "d", "system.posix_acl_default", acl)
-        overlay_kit.write(merged / "d/inherits", b"")
-        captured = as_mounted(tmp_path, merged, "kernel")
-
-    assert ((b"trusted.mine", b"t"), (b"user.k", b"v")) == captured.upper[b"file"].entry.xattrs
-    assert ((b"security.capability", capability),) == captured.upper[b"meta"].entry.xattrs
-    assert [b"system.posix_acl_access"] == [name for name, _ in captured.upper[b"d/inherits"].entry.xattrs]
-
-
-@pytest.mark.fuse
-def test_what_was_only_renamed_or_given_attributes_keeps_the_base_content(tmp_path):
-    (tmp_path / "lower").mkdir()
-    make_lower(tmp_path / "lower")
-    with kernel_overlay(tmp_path, OVERLAY_OPTIONS["kernel"]) as merged:
-        os.chmod(merged / "meta", 0o600)
-        os.rename(merged / "moved", merged / "d/elsewhere")
-        os.rename(merged / "d", merged / "n1/n2/dd")
-        os.chmod(merged / "n1/n2/dd/sub/b", 0o600)
-        os.link(merged / "linked", merged / "another")
-        overlay_kit.write(merged / "touched", b"data", "ab")
-        tree = Tree(tmp_path / "upper", KERNEL, tmp_path / "lower", merged)
-        count, captured = tree.reads()
-    upper = captured.upper
-
-    # Once for the written file, and once inside base_content() for each of the other five paths.
-    assert {b"meta", b"moved", b"d/sub/b", b"linked"} == set(tree.asked)
-    assert 1 + len(tree.asked) == count
-    assert (b"n1/n2", b"d", b"d/sub") == (upper[b"n1/n2"].base, upper[b"n1/n2/dd"].base, upper[b"n1/n2/dd/sub"].base)
-    assert upper[b"linked"].entry.hardlink == upper[b"another"].entry.hardlink != 0
-    assert (tmp_path / "lower/moved").read_bytes() == tree.content(captured, b"n1/n2/dd/elsewhere")
-    assert (tmp_path / "upper/meta").read_bytes().count(0) == len(
-        b"meta"
-    ) * overlay_kit.PAGE  # the raw file holds nothing
-
-
-@pytest.mark.fuse
-def test_an_overlay_of_an_unprivileged_user_in_a_namespace_of_his_own():
-    script = """if 1:
-        import os, pickle, sys
-        from pathlib import Path
-        sys.path.insert(0, sys.argv[2])
-        import overlay_kit
-        place = Path(sys.argv[1])
-        (place / "lower").mkdir()
-        overlay_kit.make_lower(place / "lower")
-        with overlay_kit.kernel_overlay(place, overlay_kit.OVERLAY_OPTIONS["userxattr"]) as merged:
-            overlay_kit.everything(merged)
-            with open(place / "seen.pickle", "wb") as file:
-                pickle.dump(overlay_kit.describe(merged, xattr_prefixes=(b"user.",)), file)
-    """
-    kit = Path(overlay_kit.__file__)
-    with public_place() as place:
-        (place / "kit").mkdir()
-        shutil.copy(kit, place / "kit")
-        command = ["unshare", "-Urm", sys.executable, "-c", script, str(place), str(place / "kit")]
-        done = subprocess.run(as_nobody(command), capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode and "unshare failed" in done.stderr:
-            pytest.skip("user namespaces are closed to users here")
-
-        assert (0, "") == (done.returncode, done.stderr)
-        seen = {
-            path: each._replace(uid=65534, gid=65534)
-            for path, each in pickle.loads((place / "seen.pickle").read_bytes()).items()
-        }
-        tree = Tree(place / "upper", USERXATTR, place / "lower")
-        lower = describe(place / "lower")
-        # Without file handles overlayfs shows other inode numbers for the names of what was copied up.
-        assert [] == told_apart(seen, shown(tree.capture(), tree.chunks, lower), ignore=["links"])
-
-
-@pytest.mark.fuse
-@pytest.mark.parametrize(
-    ("user", "operation"), [*(("nobody", name) for name in OPERATIONS), ("root", "everything"), ("root", "replace")]
-)
-def test_an_upper_of_fuse_overlayfs_says_what_its_mount_shows(user, operation):
-    started_ns = time.time_ns()
-    with public_place() as place:
-        shutil.copy(overlay_kit.__file__, place / "overlay_kit.py")
-        (place / "lower").mkdir()
-        make_lower(place / "lower")
-        if user == "nobody":
-            for path in (place / "lower", *(place / "lower").rglob("*")):
-                os.chown(path, 65534, 65534, follow_symlinks=False)
-            for path in (place / "lower").rglob("*"):
-                os.utime(path, ns=(overlay_kit.OLD_NS, overlay_kit.OLD_NS), follow_symlinks=False)
-        command = [sys.executable, str(place / "overlay_kit.py"), str(place), operation]
-        done = subprocess.run(
-            as_nobody(command) if user == "nobody" else command,
-            capture_output=True, text=True, timeout=60, check=False,
-            env={**os.environ, "PYTHONPATH": str(Path(scanning.__file__).parents[2])},
-        )  # fmt: skip
-
-        assert 0 == done.returncode, done.stderr
-        seen = pickle.loads((place / "seen.pickle").read_bytes())
-        tree = Tree(place / "upper", FUSE_OVERLAY, place / "lower")
-        captured = tree.capture()
-        lower = describe(place / "lower", xattr_prefixes=XATTRS)
-        expected, actual = (
-            forget_recent_times(each, started_ns) for each in (seen, shown(captured, tree.chunks, lower))
-        )
-        assert [] == told_apart(expected, actual, ignore=["data"])  # its mount shows no holes
-        assert [] == [path for path in captured if b".wh." in path]
 
 
 # -- markers, written by hand
