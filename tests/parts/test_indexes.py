@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from packed import put_pack, whole
@@ -156,6 +161,100 @@ def test_a_damaged_file_of_the_cache_is_fetched_again(store, cache, how):
     path.write_bytes({"cut": index[:-1], "empty": b"", "longer": index + b"\0", "other": index_of(b"b")}.get(how, data))
 
     assert index == cache.fetch(store, [ref])[0].read_bytes()
+
+
+def put_aged(store: Store, cache: IndexCache, number: int) -> LayerRef:
+    """A layer in the store and in the cache, handed out the longer ago the lower its number."""
+    ref = put_layer(store, index_of(b"%d" % number))
+    (path,) = cache.fetch(store, [ref])
+    age(path, 10_000 - number)
+    return ref
+
+
+def age(path: Path, seconds: float) -> None:
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_a_full_cache_gives_up_what_was_handed_out_longest_ago(store, tmp_path):
+    cache = IndexCache(tmp_path / "cache")
+    refs = [put_aged(store, cache, number) for number in range(6)]
+    cache.fetch(store, [refs[0]])  # handed out again
+    size = refs[0].index_bytes
+
+    full = IndexCache(tmp_path / "cache", 4 * size)
+    full.fetch(store, [put_layer(store, index_of(b"new"))])
+
+    assert [True, False, False, False, True, True] == [full.path(ref).exists() for ref in refs]
+
+
+def test_what_was_handed_out_just_now_stays_in_the_fullest_cache(store, tmp_path):
+    cache = IndexCache(tmp_path / "cache", 0)
+    paths = cache.fetch(store, [put_layer(store, index_of(b"%d" % number)) for number in range(4)])
+
+    assert all(path.exists() for path in paths)
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from volume_core.parts.indexes import open_view
+view = open_view([Path(sys.argv[1])])
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_some_process_has_open_stays(store, tmp_path):
+    cache = IndexCache(tmp_path / "cache", 0)
+    refs = [put_layer(store, index_of(b"%d" % number)) for number in range(4)]
+    here, there, closed, never = cache.fetch(store, refs)
+    reader = open_layer(here)
+    open_layer(closed).close()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, there], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert "open\n" == holder.stdout.readline()
+        for path in (here, there, closed, never):
+            age(path, 9999)
+        cache.fetch(store, [put_layer(store, index_of(b"new"))])
+
+        assert [True, True, False, False] == [path.exists() for path in (here, there, closed, never)]
+        holder.kill()
+    reader.close()
+    cache.fetch(store, [put_layer(store, index_of(b"newer"))])
+
+    assert not here.exists()
+    assert not there.exists()
+
+
+def test_what_a_killed_writer_left_is_removed_when_it_is_old(store, cache):
+    (path,) = cache.fetch(store, [put_layer(store, index_of(b"a"))])
+    for name, seconds in (("old.tmp", 7200), ("new.tmp", 10)):
+        path.with_name(name).write_bytes(b"half")
+        age(path.with_name(name), seconds)
+
+    cache.fetch(store, [put_layer(store, index_of(b"b"))])
+
+    assert ["new.tmp"] == [name for name in left_over(cache) if name.endswith(".tmp")]
+
+
+def test_no_descriptor_is_left_open(store, cache):
+    (path,) = cache.fetch(store, [put_layer(store, index_of(b"a"))])
+    before = len(os.listdir("/proc/self/fd"))
+    reader = open_layer(path)
+    assert 1 == reader.counts()[0]
+
+    reader.close()
+    reader.close()
+
+    path.write_bytes(b"no index")
+    with pytest.raises(CorruptObjectError):
+        open_layer(path)
+    path.unlink()
+    with pytest.raises(CorruptObjectError):
+        open_layer(path)
+
+    assert before == len(os.listdir("/proc/self/fd"))
 
 
 def refused(cache: IndexCache, store: Store, ref: LayerRef) -> None:

@@ -8,17 +8,21 @@ Always true:
   1. A path that fetch() hands out holds exactly the bytes that the manifest names: the digest is
      taken anew each time, for a cache is a place where anything may have happened since.
   2. A file appears in the cache whole (temporary name, then rename) and is never written again.
-  3. Nothing unpacks to more than the manifest said, whatever the store answers, and what was fetched
+  3. An index that some process has open is not removed from the cache: who opens it holds a shared
+     flock on it, so that a server that is replaced finds it again.
+  4. Nothing unpacks to more than the manifest said, whatever the store answers, and what was fetched
      keeps every rule of soundness.py before it gets its name.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +50,9 @@ log = logging.getLogger(__name__)
 INDEX_LEVEL = 3
 _FETCHES_MAX = 8  # a stack has at most 8 layers and the delta of a commit
 _READ_BYTES = 4 << 20
+LIMIT_BYTES = 4 << 30  # the indexes of some 25 million files
+# What was handed out so lately may be about to be opened, and what is half written this old has lost its writer.
+_RECENT_S = 3600
 
 
 def build_index(rows: Iterable[tuple[bytes, bytes, Entry]]) -> bytes:
@@ -116,13 +123,40 @@ def open_index(data: bytes) -> LayerReader:
     return _reader(connection, "layer index")
 
 
+class _Holding(sqlite3.Connection):
+    """A connection that keeps a lock on its file as long as it is open."""
+
+    lock: int | None = None
+
+    def close(self) -> None:
+        super().close()
+        self._release()
+
+    def _release(self) -> None:
+        lock, self.lock = self.lock, None
+        if lock is not None:
+            os.close(lock)
+
+    def __del__(self) -> None:
+        self._release()
+
+
 def _connect(path: str | Path, what: str) -> sqlite3.Connection:
-    # immutable: no lock is taken and no journal looked for, so a read-only cache will do.
+    # immutable: SQLite takes no lock of its own and looks for no journal, so a read-only cache will do.
     uri = f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"
     try:
-        return sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
-    except sqlite3.Error as error:
+        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, factory=_Holding)
+        except BaseException:
+            os.close(lock)
+            raise
+    except (sqlite3.Error, OSError) as error:
         raise CorruptObjectError(f"{what}: {path} cannot be opened ({error})") from error
+    connection.lock = lock
+    with contextlib.suppress(OSError):  # some file systems have no flock
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    return connection
 
 
 def _check(path: str, what: str) -> None:
@@ -139,10 +173,14 @@ def _reader(connection: sqlite3.Connection, name: str) -> LayerReader:
 
 
 class IndexCache:
-    """The unpacked indexes under *cache_dir*/layers.  Shared by threads and processes."""
+    """The unpacked indexes under *cache_dir*/layers.  Shared by threads and processes.
 
-    def __init__(self, cache_dir: Path) -> None:
+    Beyond *limit_bytes* those that were handed out longest ago go, as far as nobody has them open.
+    """
+
+    def __init__(self, cache_dir: Path, limit_bytes: int = LIMIT_BYTES) -> None:
         self._dir = cache_dir / "layers"
+        self._limit_bytes = limit_bytes
 
     def path(self, ref: LayerRef) -> Path:
         """Return where the index of *ref* lies, or would lie."""
@@ -184,6 +222,8 @@ class IndexCache:
         try:
             with path.open("rb", buffering=0) as file:
                 if os.fstat(file.fileno()).st_size == ref.index_bytes and _digest_of(file.fileno()) == ref.index_digest:
+                    with contextlib.suppress(OSError):  # a cache that is not ours: its order is not either
+                        os.utime(file.fileno())
                     return True
         except FileNotFoundError:
             return False
@@ -203,7 +243,35 @@ class IndexCache:
         except BaseException:
             os.unlink(temporary)
             raise
+        self._trim()
         return path
+
+    def _trim(self) -> None:
+        recent_ns = time.time_ns() - _RECENT_S * 10**9
+        found = []
+        for path in self._dir.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                found.append((status.st_mtime_ns, status.st_size, path))
+        total = sum(size for _, size, _ in found)
+        for used_ns, size, path in sorted(found):
+            if used_ns > recent_ns:
+                break
+            if (path.suffix == ".tmp" or total > self._limit_bytes) and _remove_unused(path):
+                total -= size
+
+
+def _remove_unused(path: Path) -> bool:
+    """Remove a file of the cache unless somebody holds it; return whether it is gone."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _digest_of(descriptor: int) -> str:
