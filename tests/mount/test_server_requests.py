@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from server_kit import write_index
 
+from volume_core.errors import CorruptObjectError
 from volume_core.format.entries import WHITEOUT, ChunkRef, Entry, Extent, Kind
 from volume_core.mount import protocol as fuse
 from volume_core.mount.recent import Recent
@@ -245,6 +246,43 @@ def test_two_readers_of_one_directory_do_not_disturb_each_other(ask):
 
     assert first == second
     assert asked.page(1, first[-1][2], 1024) == asked.page(1, second[-1][2], 1024)
+
+
+def test_the_next_page_can_be_ready_before_it_is_asked_for(ask):
+    asked = ask({name: file(1) for name in NAMES}, {b"%04d" % number: WHITEOUT for number in range(0, 150, 7)})
+    expected, found, offset, prepared = asked.listing(1, 1024, fresh=True), [], 0, 0
+    while page := asked.page(1, offset, 1024):
+        found += page
+        offset = page[-1][2]
+        prepared += asked.requests.prepare()
+        assert not asked.requests.prepare()  # one page and no more
+
+    assert expected == found
+    assert prepared > 5
+    assert {} == asked.requests._prepared
+
+
+def test_a_page_that_cannot_be_prepared_is_an_error_when_it_is_asked_for(ask, monkeypatch):
+    asked = ask({name: file(1) for name in NAMES})
+    offset = asked.page(1, 0, 1024)[-1][2]
+
+    def broken(*_):
+        raise CorruptObjectError("its index cannot be read")
+
+    monkeypatch.setattr(asked.requests, "_resume", broken)
+    assert not asked.requests.prepare()
+    with pytest.raises(CorruptObjectError):
+        asked.page(1, offset, 1024)
+
+
+def test_pages_that_nobody_asks_for_are_forgotten(ask):
+    directories = {b"d%02d" % n: DIRECTORY for n in range(20)}
+    asked = ask(directories | {b"%s/%03d" % (d, n): file(1) for d in directories for n in range(40)})
+    for name in directories:
+        asked.page(asked.number(name), 0, 2048)
+        assert asked.requests.prepare()
+
+    assert len(asked.requests._prepared) <= 4
 
 
 def test_a_listing_can_be_continued_at_any_entry(ask):

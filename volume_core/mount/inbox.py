@@ -17,6 +17,7 @@ import errno
 import os
 import select
 import time
+from collections.abc import Callable
 
 from volume_core.mount.protocol import REQUEST_BYTES_MAX
 
@@ -30,12 +31,17 @@ _RETRY = frozenset({errno.ENOENT, errno.EINTR})
 
 
 class Inbox:
-    """The requests that come from *fd*, one at a time, in `buffer`."""
+    """The requests that come from *fd*, one at a time, in `buffer`.
 
-    def __init__(self, fd: int, spin_s: float = SPIN_S) -> None:
+    *idle* is called when there is no request, before waiting for one: it may do a little that will be asked for
+    soon, and returns whether it did.
+    """
+
+    def __init__(self, fd: int, idle: Callable[[], bool] = lambda: False, spin_s: float = SPIN_S) -> None:
         self.buffer = bytearray(REQUEST_BYTES_MAX)
         self._buffers = (self.buffer,)
         self.fd = fd
+        self._idle = idle
         self._spin_s = spin_s if len(os.sched_getaffinity(0)) > 1 else 0.0
         self._is_busy = False
         self._yield_until_s = 0.0
@@ -48,6 +54,8 @@ class Inbox:
         try:
             return os.readv(self.fd, self._buffers)
         except BlockingIOError:
+            if self._idle():
+                return self.receive()
             return self._spin() if self._is_busy else self._sleep()
         except OSError as error:
             return self._failed(error)

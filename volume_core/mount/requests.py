@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from volume_core.domain.view import Node, View
+from volume_core.errors import VolumeError
 from volume_core.format.entries import Extent, Kind
 from volume_core.format.layer import data_bytes, unpack_xattrs
 from volume_core.mount import protocol as fuse
@@ -36,6 +37,9 @@ _EXTENTS_REMEMBERED = 16_384
 _LINKS_REMEMBERED = 4096
 # Listings that a reader stopped in the middle of; each holds one statement of SQLite.
 _LISTINGS_OPEN = 16
+
+# Pages of listings that are ready before they are asked for: 32 KiB each, as the C library asks.
+_PAGES_PREPARED = 4
 
 # Offsets of a listing: 0 begins it, these two follow the dots, all others are View.position of the entry before.
 _AFTER_DOT: Final = 1
@@ -58,6 +62,7 @@ _SECOND_NS = 1_000_000_000
 _ACCESS_MODE = os.O_WRONLY | os.O_RDWR
 
 Attributes = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
+Page = tuple[int, int, int]  # of a listing: number of the directory, offset, size in bytes
 ReadLocal = Callable[[tuple[Extent, ...], int, int], "bytes | None"]
 
 
@@ -114,6 +119,8 @@ class Requests:
         self._extents: Recent[int, tuple[Extent, ...]] = Recent(_EXTENTS_REMEMBERED, len)
         self._links: Recent[int, int] = Recent(_LINKS_REMEMBERED)
         self._listings: dict[tuple[int, int], tuple[Node | None, Iterator[Node]]] = {}
+        self._prepared: dict[Page, tuple[bytes, Page | None]] = {}
+        self._next_page: Page | None = None
         self._has_xattrs: bool | None = None
         self.handlers = self._table()
 
@@ -214,21 +221,43 @@ class Requests:
 
     def readdirplus(self, number: int, request: bytearray, length: int) -> Answer:
         """READDIRPLUS: as many entries, with their attributes, as fit."""
-        directory = self._directory(number)
         offset, size = fuse.READ_IN.unpack_from(request, fuse.HEADER_BYTES)
+        found = self._prepared.pop((number, offset, size), None)
+        answer, self._next_page = self._page(number, offset, size) if found is None else found
+        return answer
+
+    def prepare(self) -> bool:
+        """Have the next page of the listing that was asked for last ready; return whether there was anything to do.
+
+        The kernel takes longer to make entries known to its caches than we take to find them: it need not wait.
+        """
+        page, self._next_page = self._next_page, None
+        if page is None or page in self._prepared:
+            return False
+        if len(self._prepared) >= _PAGES_PREPARED:
+            del self._prepared[next(iter(self._prepared))]
+        try:
+            self._prepared[page] = self._page(*page)
+        except (Refused, VolumeError):
+            return False  # whoever asks for it is told
+        return True
+
+    def _page(self, number: int, offset: int, size: int) -> tuple[bytes, Page | None]:
+        """An answer to READDIRPLUS, and the page that follows it if there is one."""
+        directory = self._directory(number)
         records = self._dots(directory, offset, fuse.directory_entry_unknown)
         used = sum(map(len, records))
+        following = _AFTER_DOTS if records else offset
         pack, forever, padding, attributes = fuse.DIRENTPLUS.pack, fuse.FOREVER_S, fuse.PADDING, self._attributes
         position, remember = self._view.position, self._nodes.put
         held, entries = self._resume(number, offset)
-        following = offset if records == [] else _AFTER_DOTS
         while (node := held or next(entries, None)) is not None:
             held = None
             name = node.row.name
             used += fuse.DIRENTPLUS.size + (len(name) + 7 & ~7)
             if used > size:
                 self._pause(number, following, node, entries)
-                break
+                return b"".join(records), (number, following, size)
             following = position(node)
             fields = attributes(node)
             records.append(
@@ -239,7 +268,7 @@ class Requests:
             )  # fmt: skip
             records.append(name + padding[len(name) & 7])
             remember(node.number, node)
-        return b"".join(records)
+        return b"".join(records), None
 
     def readdir(self, number: int, request: bytearray, length: int) -> Answer:
         """READDIR: names, numbers and kinds; for a kernel that does not ask for attributes as well."""
@@ -247,7 +276,7 @@ class Requests:
         offset, size = fuse.READ_IN.unpack_from(request, fuse.HEADER_BYTES)
         records = self._dots(directory, offset, fuse.directory_entry)
         used = sum(map(len, records))
-        following = offset if records == [] else _AFTER_DOTS
+        following = _AFTER_DOTS if records else offset
         held, entries = self._resume(number, offset)
         while (node := held or next(entries, None)) is not None:
             held = None

@@ -131,7 +131,6 @@ def run(config: Config) -> int:
     is_local = config.store.startswith("file:")
     supply = Supply(lambda: open_any(config.store), is_local, config.cache_dir, config.cache_limit_bytes)
     started = start_pusher(fd, lambda: open_view(config.layers), supply.read_neighbours) if config.push else None
-    inbox = Inbox(fd)
 
     def touched(node: Node) -> None:
         if started is not None and started.touches.touched(node):
@@ -139,6 +138,7 @@ def run(config: Config) -> int:
 
     totals = Totals(config.used_bytes, config.inode_count)
     requests = Requests(open_view(config.layers), totals, supply.read_local, touched)
+    inbox = Inbox(fd, requests.prepare)
     complaints = Complaints()
     if config.resend and not ask_again(fd):
         log.error("this kernel (before 6.9) cannot resend the requests that the server before this one left")
