@@ -55,15 +55,17 @@ def release(record: Record) -> None:
 
 
 def _refuse_second_mount(plan: Plan, mounts: str) -> None:
-    if plan.working_copy is None:
-        return
     for name in os.listdir(mounts):
         try:
-            other = Record.load(os.path.join(mounts, name)).plan
+            record = Record.load(os.path.join(mounts, name))
         except (OSError, ValueError):
             continue
-        if other.working_copy == plan.working_copy:
+        other = record.plan
+        if plan.working_copy is not None and other.working_copy == plan.working_copy:
             raise MountError(f"working copy {plan.working_copy} is mounted already, at {other.mount_path}")
+        # The kernel knows of a mount only once it is there: until then, its record stands for it.
+        if other.mount_path == plan.mount_path and not record.ready:
+            raise MountError(f"{plan.mount_path}: another mount is being made there: choose another path")
 
 
 def _refuse_unfit(path: str) -> bool:
