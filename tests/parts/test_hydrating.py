@@ -421,7 +421,8 @@ def foreign(chunks):
 @needs_root
 def test_a_user_without_privilege_gets_what_he_may_and_nothing_becomes_a_change(tmp_path_factory):
     place = tmp_path_factory.mktemp("shared")
-    for directory in (place, *place.parents[:2]):
+    base = tmp_path_factory.getbasetemp()
+    for directory in (place, base, base.parent, base.parent.parent):
         os.chmod(directory, os.stat(directory).st_mode | 0o011)
     os.chown(place, 65534, 65534)
     program = textwrap.dedent(UNPRIVILEGED.format(tests=str(Path(__file__).parent), out=str(place / "out")))
