@@ -9,12 +9,12 @@ version and everything in it; nothing here is a secret.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from volume_core.format.manifest import Action, Manifest
-from volume_core.format.names import Locator
+from volume_core.format.names import Locator, validate_name
 from volume_core.storage.opening import normalize, split_url, store_url
 from volume_core.twins import awaitable_of_class
 
@@ -22,17 +22,25 @@ ActionRef = Action
 METADATA_STORE_TYPES = ("sqlite",)
 
 
+def _checked(locator: str) -> str:
+    Locator.parse(locator)
+    return locator
+
+
 class Record(BaseModel):
     """The fields of every volume.  DO NOT REORDER: engines key their caches on the JSON's bytes."""
 
-    model_config = ConfigDict(extra="ignore", ignored_types=(awaitable_of_class,))
+    # frozen: a version's record never changes, and a writer's only by what it commits.
+    model_config = ConfigDict(extra="ignore", frozen=True, ignored_types=(awaitable_of_class,))
 
     kind: Literal["volume/v1"] = "volume/v1"
-    name: str = Field(description="the volume's name within its store")
+    name: Annotated[str, AfterValidator(validate_name)] = Field(description="the volume's name within its store")
     bucket: str = Field(description="what follows :// in the store's URL; of a directory, its path")
     storage: str = Field(description="s3, gs, wasb, file or memory; the scheme where a plugin brings another")
     region: str | None = Field(None, description="the bucket's region, where one was given")
-    index: str | None = Field(None, description="the locator, URL of the manifest; null before the first commit")
+    index: Annotated[str, AfterValidator(_checked)] | None = Field(
+        None, description="the locator, URL of the manifest; null before the first commit"
+    )
     metadata_store_type: str = Field("sqlite", description="what the layers' indexes are")
     used_bytes: int = Field(0, description="sum of the files' sizes, in bytes")
     inode_count: int = Field(0, description="files, directories and the like in it, its root included")

@@ -460,9 +460,8 @@ class RWVolume(Volume):
 
     def _now_at(self, version: Version, *, is_new: bool) -> ROVolume:
         self._handle.version = version
-        for field, value in fields_of(version.locator, version.manifest).items():
-            if field != "name":
-                setattr(self, field, value)
+        # The one place where a writer's record changes; its name stays its own.
+        self.__dict__.update(fields_of(version.locator, version.manifest) | {"name": self.name})
         committed = ROVolume.of_version(version)
         if is_new:
             plugins().committed(committed, version.manifest.produced_by)

@@ -184,6 +184,7 @@ class Writer:
             action=self._action or plugins().current_task(),
             max_uploads=self._options.max_uploads,
         )
+        self._forget_dead_mount()
         outcome = self._tree().commit(terms)
         if even_if_unchanged and not outcome.changed:
             version = renamed(outcome.version, self.line.name, terms.message, terms.labels, terms.action)
@@ -194,6 +195,12 @@ class Writer:
             self._copy.update(parent=str(self.parent.locator))
         self._warn_of_size()
         return outcome
+
+    def _forget_dead_mount(self) -> None:
+        """Go on without a mount that somebody took away, or whose processes were killed: the upper is all there."""
+        if self._live is not None and not self._live.mounted.is_alive():
+            log.info("%s is not mounted any more: going on with working copy %s", self._live.path, self.work_id)
+            self.unmount(lazy=True)
 
     def _tree(self) -> WorkTree:
         return WorkTree(
@@ -218,6 +225,7 @@ class Writer:
 
     def has_changes(self) -> bool:
         """Whether the tree differs from the last commit (a brand-new volume: whether anything is in it)."""
+        self._forget_dead_mount()
         return self._tree().differs()
 
     def status(self) -> Status:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -177,6 +178,15 @@ def _check(plugin: object, name: str) -> None:
 
 _lock = threading.RLock()  # an entry point may call a hook while it is loaded
 _plugins: Plugins | None = None
+
+
+def _renew_lock() -> None:
+    # The thread that loaded plugins while another one forked does not exist in the child.
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def plugins() -> Plugins:

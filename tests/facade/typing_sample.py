@@ -1,0 +1,56 @@
+"""Read by mypy, never run: what a type checker sees of the public classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_type
+
+from volume_core import HistoryEntry, Problem, ROVolume, RWVolume, Status, Volume
+
+
+def synchronous(volume: RWVolume, version: ROVolume) -> None:
+    assert_type(Volume.new("x"), RWVolume)
+    assert_type(Volume.empty("x"), RWVolume)
+    assert_type(Volume.from_locator_sync("x"), ROVolume)
+    assert_type(Volume.recover_sync("x", allow_torn=True), RWVolume)
+    assert_type(volume.mount_sync("/x", driver="copy", timeout=3.0), Path)
+    assert_type(volume.commit_sync("message", labels={"a": "b"}), ROVolume)
+    assert_type(volume.finalize_sync(), ROVolume)
+    assert_type(volume.status_sync(), Status)
+    assert_type(version.fork_sync("x"), RWVolume)
+    assert_type(version.log_sync(), list[HistoryEntry])
+    assert_type(version.verify_sync(), list[Problem])
+    assert_type(version.locator, str)
+    assert_type(volume.locator, str | None)
+    with volume.mounted_sync(message="x") as path, version.mounted_sync("/x") as other:
+        assert_type(path, Path)
+        assert_type(other, Path)
+
+
+async def awaited(volume: RWVolume, version: ROVolume) -> None:
+    assert_type(await Volume.from_locator("x"), ROVolume)
+    assert_type(await Volume.recover("x", allow_torn=True), RWVolume)
+    assert_type(await volume.mount("/x", driver="copy", timeout=3.0), Path)
+    assert_type(await volume.commit("message", labels={"a": "b"}), ROVolume)
+    assert_type(await volume.finalize(), ROVolume)
+    assert_type(await volume.abandon(), None)
+    assert_type(await volume.unmount(lazy=True), None)
+    assert_type(await volume.status(), Status)
+    assert_type(await volume.close(), str | None)
+    assert_type(await version.fork("x"), RWVolume)
+    assert_type(await version.log(limit=3), list[HistoryEntry])
+    assert_type(await version.verify(), list[Problem])
+    assert_type(await version.unmount(), None)
+    async with volume.mounted(message="x") as path, version.mounted("/x", driver="copy") as other:
+        assert_type(path, Path)
+        assert_type(other, Path)
+
+
+async def refused(volume: RWVolume, version: ROVolume) -> None:
+    await volume.mount(3)  # type: ignore[arg-type]  # not a path
+    await volume.mount("/x", colour="blue")  # type: ignore[call-arg]  # no such option
+    await volume.commit(7)  # type: ignore[arg-type]  # not a message
+    version.commit_sync()  # type: ignore[attr-defined]  # a version has no commit
+    volume.mount_sync("/x", driver=3)  # type: ignore[arg-type]  # not a name
+    async with version.mounted(colour="blue"):  # type: ignore[call-arg]  # no such option
+        pass
