@@ -210,7 +210,7 @@ def fuse_overlay(place):
         (place / name).mkdir(exist_ok=True)
     merged = place / "merged"
     places = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
-    subprocess.run(["fuse-overlayfs", "-o", f"{places},volatile", merged], check=True, timeout=20)
+    subprocess.run(["fuse-overlayfs", "-o", f"{places},volatile,writeback=0", merged], check=True, timeout=20)
     try:
         yield merged
     finally:
@@ -254,8 +254,11 @@ def after(tree, number, action):
 
 
 def forget_recent_times(tree, since_ns):
-    """fuse-overlayfs shows times of its own for what was just written, some milliseconds off its upper's."""
-    return {path: each._replace(mtime_ns=min(each.mtime_ns, since_ns)) for path, each in tree.items()}
+    """fuse-overlayfs shows times of its own for directories just written to, some milliseconds off its upper's."""
+    return {
+        path: each._replace(mtime_ns=min(each.mtime_ns, since_ns)) if each.kind == "directory" else each
+        for path, each in tree.items()
+    }
 
 
 @contextlib.contextmanager
