@@ -193,18 +193,28 @@ class IndexCache:
         or damaged in the store.  A damaged file of the cache is fetched anew.
         """
         distinct = list(dict.fromkeys(refs))
-        if len(distinct) < 2:
+        if not self._fetch_at_once(store, distinct):
             for ref in distinct:
                 self._fetch(store, ref)
-        else:
-            with ThreadPoolExecutor(min(len(distinct), _FETCHES_MAX), "index") as pool:
-                list(pool.map(lambda ref: self._fetch(store, ref), distinct))
         return tuple(map(self.path, refs))
 
     def add(self, ref: LayerRef, index: bytes) -> Path:
         """Keep the *index* that *ref* names, which this process has just made; return where."""
         verify(f"index of layer {ref.digest}", index, ref.index_digest)
         return self._write(ref, [index], lambda _path: None)
+
+    def _fetch_at_once(self, store: Store, refs: Sequence[LayerRef]) -> bool:
+        """Fetch *refs* by threads; False, and perhaps some of it done, where no thread can begin."""
+        if len(refs) < 2:
+            return False
+        with ThreadPoolExecutor(min(len(refs), _FETCHES_MAX), "index") as pool:
+            try:
+                fetches = [pool.submit(self._fetch, store, ref) for ref in refs]
+            except RuntimeError:  # the interpreter is ending, or the machine has no thread left
+                return False
+            for fetch in fetches:
+                fetch.result()
+        return True
 
     def _fetch(self, store: Store, ref: LayerRef) -> None:
         if self._is_whole(ref):
