@@ -134,12 +134,18 @@ def test_in_memory_a_mapping_that_keeps_changing_is_busy(in_memory):
     assert (b"mapped",) == torn.torn
 
 
-def test_in_memory_what_nobody_maps_is_trusted(in_memory, monkeypatch):
+def test_in_memory_a_store_to_a_mapping_that_is_gone_again_is_in_the_next_capture(in_memory, monkeypatch):
     monkeypatch.setattr(capturing, "mapped_files", lambda *args: Mapped(frozenset(), complete=True))
-    write(in_memory.root / "file", b"x")
+    write(in_memory.root / "file", b"a" * PAGE)
     first = in_memory.capture()
+    before = os.stat(in_memory.root / "file")
+    with mapped(in_memory.root / "file") as memory:
+        assert b"a"[0] == memory[0]  # the page is there now, and the store to it faults no more
+        memory[0] = 49
+    assert before == os.stat(in_memory.root / "file")  # no time stamp tells
+    second = in_memory.capture(first)
 
-    assert (0, first) == in_memory.reads(first)
+    assert b"1" == in_memory.content(second, b"file")[:1]
 
 
 def test_pages_of_a_driver_are_settled_and_not_looked_for(tree, monkeypatch):

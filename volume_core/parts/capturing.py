@@ -16,8 +16,8 @@ second scan everything was as captured.  What would break that argument, and wha
     the write under way: removexattr of a name that is not there, which changes nothing.
   * A store to a shared mapping moves the time stamps only if its page is clean (parts/mappings.py).
     After the signatures are taken, and before anything is read, such files are written back.
-  * In memory file systems no page ever becomes clean.  What is mapped there is read twice, must be equal,
-    and its signature is not trusted by the next commit.
+  * In memory file systems no page ever becomes clean.  What is mapped there is read twice and must be
+    equal; and since a mapping may have been stored to and be gone again, each capture reads every file.
 
 Always true:
 
@@ -112,7 +112,7 @@ def capture(
     *read* stores the first n bytes of an open file and says where they lie; it is called in the order of
     the paths, by one thread.  *base_content* says where the content of a file of the base lies.
     *previous* is what the last capture of this tree, over this base, returned: what has not changed
-    since is not opened.  *settle* brings into the tree what a driver still holds back.
+    since is not opened (but in memory file systems, where no signature proves that).  *settle* brings into the tree what a driver still holds back.
 
     Raises BusyError naming the paths that still moved in the last of *rounds*; with *allow_torn* they
     are captured as they were found, and named in `torn`.  Raises VolumeError naming what this user may
@@ -146,7 +146,7 @@ class _Capture:
 
     def run(self, previous: Captured | None, rounds: int, allow_torn: bool) -> Captured:
         self._settle()
-        seen = self._scan(Scan(self._remember(previous)))
+        seen = self._scan(Scan(self._remember(None if self._in_memory else previous)))
         moved: set[bytes] = set()
         for number in range(rounds):
             if number:
