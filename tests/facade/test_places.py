@@ -146,7 +146,8 @@ def test_a_plugins_driver_is_used_by_its_name(plugin):
     class Loud(CopyDriver):
         name = "loud"
 
-    plugin(volume_mount_driver=lambda: Loud())
+    loud = Loud()
+    plugin(volume_mount_driver=lambda: loud)
     with committed().mounted_sync(driver="loud") as path:
         assert {"a.txt": "a", "d/b.txt": "b"} == read(path)
 

@@ -174,10 +174,9 @@ def test_a_sparse_tebibyte(driver, home):
     with volume.committed.mounted_sync(home / "m", driver=driver) as path:
         segments = describe(path)[b"huge"].data
 
-    # The kernel copies a file up in pieces of a MiB (docs/posix.md): that much around data becomes stored zeros.
+    # The kernel copies data up in pieces of a MiB (docs/posix.md): that much behind it becomes stored zeros.
     grain = 1 << 20 if driver == "kernel" else 4096
-    data = {at // grain * grain for at in (0, TEBIBYTE_BYTES // 2, TEBIBYTE_BYTES - 4096)} | {1 << 30}
-    assert data == {start for start, _ in segments}
+    assert [0, 1 << 30, TEBIBYTE_BYTES // 2, TEBIBYTE_BYTES - 4096] == [start for start, _ in segments]
     assert all(end - start <= grain for start, end in segments)
     assert TEBIBYTE_BYTES == first.used_bytes
     assert sum(_packs(State.default().root / "store").values()) < 5 * grain

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -36,28 +39,38 @@ def mount(
     """
     version = Volume.from_locator_sync(str(locator))
     volume = version.fork_sync(name or version.name) if rw or name else version
-    where = volume.mount_sync(path, driver=driver, detach=detach)
-    status = volume.status_sync() if isinstance(volume, RWVolume) else None
-    if json_:
-        found = {
-            "path": str(where),
-            "locator": version.locator,
-            "working_copy": status.working_copy if status else None,
-        }
-        output.as_json(found)
-    else:
-        click.echo(where)
-    if not detach:
-        _wait()
+    if detach:
+        _print_mount(volume, volume.mount_sync(path, driver=driver, detach=True), json_)
+        return
+    with _asked_to_end() as asked:
+        _print_mount(volume, volume.mount_sync(path, driver=driver), json_)
+        asked.wait()
         _take_down(volume)
 
 
-def _wait() -> None:
-    """Return when this process is asked to end."""
-    wanted = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
-    signal.sigwait(wanted)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, wanted)
+def _print_mount(volume: ROVolume | RWVolume, where: Path, json_: bool) -> None:
+    if not json_:
+        click.echo(where)
+        return
+    work_id = volume.status_sync().working_copy if isinstance(volume, RWVolume) else None
+    output.as_json({"path": str(where), "locator": volume.locator, "working_copy": work_id})
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[threading.Event]:
+    """An event that is set by the signals that ask a process to end.
+
+    They are caught from the beginning: one that comes while the mount is made ends it as soon as it is there.
+    """
+    asked = threading.Event()
+    before = {
+        each: signal.signal(each, lambda *_: asked.set()) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield asked
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _take_down(volume: ROVolume | RWVolume) -> None:
@@ -110,13 +123,11 @@ def unmount(path: Path, lazy: bool) -> None:
     found = find_mount(path)
     if found is None:
         raise NotFoundError(f"nothing is mounted at {path}: volume status lists the mounts")
+    found.unmount(lazy=lazy)
     if found.working_copy is None:
-        found.unmount(lazy=lazy)
         return
     try:
         writer = Volume.recover_sync(found.working_copy, allow_torn=True)
     except BusyError:  # the process that mounted it lives, and goes on with the working copy
-        found.unmount(lazy=lazy)
         return
-    writer.unmount_sync(lazy=lazy)
     _take_down(writer)
