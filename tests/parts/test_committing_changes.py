@@ -11,6 +11,7 @@ from commit_kit import check, fill, names, noise, reads_as, view_of
 
 from volume_core.format.entries import CHUNK_BYTES
 from volume_core.format.names import Locator
+from volume_core.parts.captured import load, save
 from volume_core.parts.checking import check_version
 from volume_core.parts.compacting import LAYERS_MAX
 from volume_core.parts.dialects import FUSE_OVERLAY
@@ -82,6 +83,22 @@ def test_copied_up_without_change_is_no_change(store, line, tmp_path):
 
 
 # -- what changed
+
+
+def test_times_that_no_version_can_hold_become_the_nearest_and_are_no_change(store, line, tmp_path):
+    fill(line.tree)
+    beyond_ns = 10_413_792_000 * 10**9  # the year 2300; some file systems go on to 2446 and further
+    for path in (line.tree / "large", line.tree / "symlink", line.tree / "fifo", line.tree / "directory"):
+        os.utime(path, ns=(beyond_ns, beyond_ns), follow_symlinks=False)
+    held_ns = min(os.stat(line.tree / "large").st_mtime_ns, (1 << 63) - 1)
+    first = line.commit()
+    save(tmp_path / "captured", first.captured)
+    line.captured = load(tmp_path / "captured")
+    second = line.commit()
+
+    with view_of(store, first, tmp_path / "cache") as view:
+        assert {held_ns} == {view.resolve(path).row.mtime_ns for path in (b"large", b"symlink", b"fifo", b"directory")}
+    assert (first.locator, False) == (second.locator, second.changed)
 
 
 def test_only_what_changed_is_stored(store, line, tmp_path):

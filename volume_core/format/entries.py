@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 # A file's content is cut at multiples of this offset, so an overwrite in place changes few chunks.
 CHUNK_BYTES = 4 << 20
+# A time is 64 bits with a sign, in nanoseconds: from 1677 to 2262.  Some file systems go further.
+TIME_NS_MIN, TIME_NS_MAX = -(1 << 63), (1 << 63) - 1
 
 
 class Kind(enum.IntEnum):
@@ -62,7 +64,7 @@ class Entry(NamedTuple):
     `mode` is permission bits (0o7777) only; `size` is a file's length in bytes, else 0;
     `target` is a symlink's; `rdev` a device's; `xattrs` pairs sorted by name; `hardlink` is not 0
     for a file with several names, and equal for those names within one layer; `content` covers
-    `size` bytes exactly, in order.
+    `size` bytes exactly, in order.  `mtime_ns` is within TIME_NS_MIN and TIME_NS_MAX.
     """
 
     kind: Kind

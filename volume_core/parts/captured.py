@@ -32,7 +32,7 @@ from volume_core.errors import CorruptObjectError
 from volume_core.format.digests import digest
 from volume_core.format.entries import ChunkRef, Entry, Extent, Kind
 from volume_core.format.layer import pack_xattrs, unpack_xattrs
-from volume_core.parts.scanning import Signature
+from volume_core.parts.scanning import Signature, time_within
 
 log = logging.getLogger(__name__)
 
@@ -169,8 +169,9 @@ def _rows(captured: Captured, packs: dict[bytes, int]) -> Iterator[tuple[object,
         kind, inode, size, mtime_ns, ctime_ns = signatures[path]
         content = _pack_extents(entry.content, packs) if entry.content else None
         yield (
-            path, int(kind), _INODE.pack(inode), size, mtime_ns, ctime_ns, base, int(entry[0]), *entry[1:6],
-            entry.target or None, entry.rdev, entry.hardlink, pack_xattrs(entry.xattrs), content,
+            # A time that SQLite cannot hold comes back as another one: such a file is read again.
+            path, int(kind), _INODE.pack(inode), size, time_within(mtime_ns), ctime_ns, base,
+            int(entry[0]), *entry[1:6], entry.target or None, entry.rdev, entry.hardlink, pack_xattrs(entry.xattrs), content,
         )  # fmt: skip
 
 

@@ -112,7 +112,8 @@ def capture(
     *read* stores the first n bytes of an open file and says where they lie; it is called in the order of
     the paths, by one thread.  *base_content* says where the content of a file of the base lies.
     *previous* is what the last capture of this tree, over this base, returned: what has not changed
-    since is not opened (but in memory file systems, where no signature proves that).  *settle* brings into the tree what a driver still holds back.
+    since is not opened (but in memory file systems, where no signature proves that).  *settle* brings
+    into the tree what a driver still holds back.
 
     Raises BusyError naming the paths that still moved in the last of *rounds*; with *allow_torn* they
     are captured as they were found, and named in `torn`.  Raises VolumeError naming what this user may

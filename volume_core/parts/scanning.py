@@ -30,7 +30,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from volume_core.errors import VolumeError
-from volume_core.format.entries import WHITEOUT, Entry, Kind, join
+from volume_core.format.entries import TIME_NS_MAX, TIME_NS_MIN, WHITEOUT, Entry, Kind, join
 from volume_core.parts.dialects import Dialect, belongs_to_tree
 
 DESCRIPTORS_MAX = 64
@@ -140,6 +140,11 @@ def is_settled(ctime_ns: int, clock_ns: int) -> bool:
     """
     grain_ns = 1 if ctime_ns % SECOND_NS else SECOND_NS
     return ctime_ns + grain_ns <= clock_ns
+
+
+def time_within(time_ns: int) -> int:
+    """Return *time_ns*, or where no version can hold it the nearest that one can."""
+    return time_ns if TIME_NS_MIN <= time_ns <= TIME_NS_MAX else max(TIME_NS_MIN, min(time_ns, TIME_NS_MAX))
 
 
 class Directories:
@@ -301,7 +306,7 @@ class _Scanner:
             status.st_mode & _PERMISSION_BITS,
             status.st_uid,
             status.st_gid,
-            status.st_mtime_ns,
+            time_within(status.st_mtime_ns),
             xattrs=xattrs,
         )
         self._scan.items[path] = Item(signature, entry, 0, status.st_nlink, base)
@@ -356,8 +361,9 @@ class _Scanner:
                 return WHITEOUT_ITEM
         else:
             mode, size, target = 0o777, 0, os.readlink(name, dir_fd=fd)
+        mtime_ns = time_within(signature[3])
         entry = _new_entry(
-            (signature[0], mode, status.st_uid, status.st_gid, signature[3], size, target, 0, 0, xattrs, ())
+            (signature[0], mode, status.st_uid, status.st_gid, mtime_ns, size, target, 0, 0, xattrs, ())
         )
         nlink = status.st_nlink
         key = _key(status) if nlink > 1 else 0
@@ -380,7 +386,7 @@ class _Scanner:
             status.st_mode & _PERMISSION_BITS,
             status.st_uid,
             status.st_gid,
-            status.st_mtime_ns,
+            time_within(status.st_mtime_ns),
             rdev=0 if kind is Kind.FIFO else status.st_rdev,
             xattrs=xattrs,
         )
