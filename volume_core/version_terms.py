@@ -19,7 +19,7 @@ from volume_core.domain.changes import Upper
 from volume_core.domain.view import View
 from volume_core.format.entries import Entry, Kind, join, split
 from volume_core.mount.doctor import COPY, FUSE_OVERLAY
-from volume_core.parts.scanning import Directories
+from volume_core.parts.scanning import MOVED_ERRNOS, Directories
 from volume_core.parts.workcopies import WorkingCopy
 
 SQUASH = "squash"  # the note of a working copy that says whose every file seems to be: "uid:gid"
@@ -62,7 +62,7 @@ def _from_fuse_overlay(
                     node is not None
                     and entry.mtime_ns != node.row.mtime_ns
                     and entry.mtime_ns >= since_ns
-                    and _only_copied_up(upper, base, directories.open(path), path, names[path], found)
+                    and _only_copied_up(upper, base, directories, path, names[path], found)
                 ):
                     entry = entry._replace(mtime_ns=node.row.mtime_ns)
             if owner is not None and (entry.uid, entry.gid) == owner:
@@ -72,18 +72,27 @@ def _from_fuse_overlay(
 
 
 def _only_copied_up(
-    upper: Mapping[bytes, Upper], base: View, fd: int, path: bytes, names: list[bytes], directory: Upper
+    upper: Mapping[bytes, Upper], base: View, directories: Directories, path: bytes, names: list[bytes], found: Upper
 ) -> bool:
-    """Whether nothing was made or removed in a directory, and it is as old as the last that was copied up into it."""
+    """Whether nothing was made or removed in a directory, and it is as old as the last that was copied up into it.
+
+    The scan is of an earlier moment than the tree, or of the last commit: what has gone since is no witness.
+    """
     newest_ns = 0
-    for name in names:
-        child = upper[join(path, name)].entry
-        if child.kind is Kind.WHITEOUT or base.resolve(join(directory.base or b"", name)) is None:
-            return False
-        if not child.is_directory and not _was_copied_up(fd, name):
-            return False
-        newest_ns = max(newest_ns, os.stat(name, dir_fd=fd, follow_symlinks=False).st_ctime_ns)
-    return directory.entry.mtime_ns <= newest_ns + _TICK_NS
+    try:
+        fd = directories.open(path)
+        for name in names:
+            child = upper[join(path, name)].entry
+            if child.kind is Kind.WHITEOUT or base.resolve(join(found.base or b"", name)) is None:
+                return False
+            if not child.is_directory and not _was_copied_up(fd, name):
+                return False
+            newest_ns = max(newest_ns, os.stat(name, dir_fd=fd, follow_symlinks=False).st_ctime_ns)
+    except OSError as error:
+        if error.errno not in MOVED_ERRNOS:
+            raise
+        return False
+    return found.entry.mtime_ns <= newest_ns + _TICK_NS
 
 
 def _was_copied_up(fd: int, name: bytes) -> bool:
