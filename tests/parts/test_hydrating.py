@@ -246,6 +246,24 @@ def test_owners_and_devices(tmp_path):
     assert os.makedev(1, 3) == found[b"null"].rdev
 
 
+@needs_root
+def test_xattrs_of_what_is_no_file_arrive_and_an_untouched_tree_has_no_change(tmp_path):
+    rows = {
+        b"": mine(Kind.DIRECTORY, mode=0o755),
+        b"fifo": mine(Kind.FIFO, xattrs=((b"trusted.of", b"fifo"),)),
+        b"link": mine(Kind.SYMLINK, mode=0o777, target=b"x", xattrs=((b"trusted.of", b"link"),)),
+        b"null": mine(Kind.CHAR, rdev=os.makedev(1, 3), xattrs=((b"trusted.of", b"device"),)),
+    }
+    view = view_of(rows)
+
+    tree = hydrate(view, Chunks(), tmp_path / "out")
+
+    found = {path: item.entry.xattrs for path, item in scan(tmp_path / "out", PLAIN).items.items()}
+    assert {path: entry.xattrs for path, entry in rows.items()} == found
+    scanned = {path: Upper(item.entry) for path, item in scan(tmp_path / "out", PLAIN).items.items()}
+    assert [] == changes(tree.achieved.as_version(scanned), view, view).rows
+
+
 @pytest.mark.parametrize("name", [b"..", b".", b"a/../../b", b"\0", b"/etc/passwd"])
 def test_a_layer_cannot_lead_out_of_the_tree(tmp_path, name):
     rows = {b"": mine(Kind.DIRECTORY, mode=0o755)}

@@ -171,7 +171,8 @@ def _rows(captured: Captured, packs: dict[bytes, int]) -> Iterator[tuple[object,
         yield (
             # A time that SQLite cannot hold comes back as another one: such a file is read again.
             path, int(kind), _INODE.pack(inode), size, time_within(mtime_ns), ctime_ns, base,
-            int(entry[0]), *entry[1:6], entry.target or None, entry.rdev, entry.hardlink, pack_xattrs(entry.xattrs), content,
+            int(entry[0]), *entry[1:6], entry.target or None, entry.rdev, entry.hardlink, pack_xattrs(entry.xattrs),
+            content,
         )  # fmt: skip
 
 

@@ -245,11 +245,15 @@ class _Hydration:
             elif not self._make_device(fd, name, path, entry):
                 return
             self._own(lambda uid, gid: os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False), entry)
+            itself = b"/proc/self/fd/%d/%b" % (fd, name)
+            xattrs = _set_xattrs(itself, entry.xattrs)
             if entry.kind is not Kind.SYMLINK:
                 os.chmod(name, self._mode(entry), dir_fd=fd)
             os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=fd, follow_symlinks=False)
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        self._note(path, entry, status, entry.xattrs)
+            if self._inherits:
+                xattrs = _get_xattrs(itself)
+        self._note(path, entry, status, xattrs)
 
     def _make_device(self, fd: int, name: bytes, path: bytes, entry: Entry) -> bool:
         try:
@@ -434,14 +438,14 @@ def _write_all(fd: int, data: bytes, position: int) -> int:
     return position + len(data)
 
 
-def _set_xattrs(fd: int, wanted: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
-    """Set what can be set and return it."""
+def _set_xattrs(target: int | bytes, wanted: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    """Set what can be set of an open file, or of a path, itself if it is a symlink; return it."""
     if not wanted or not hasattr(os, "setxattr"):
         return ()
     got = []
     for name, value in wanted:
         try:
-            os.setxattr(fd, name, value)
+            os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
         except OSError as error:
             if error.errno not in _XATTR_REFUSED:
                 raise
@@ -450,11 +454,12 @@ def _set_xattrs(fd: int, wanted: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple
     return tuple(got)
 
 
-def _get_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
+def _get_xattrs(target: int | bytes) -> tuple[tuple[bytes, bytes], ...]:
     if not hasattr(os, "listxattr"):
         return ()
-    names = sorted(os.fsencode(name) for name in os.listxattr(fd) if belongs_to_tree(name))
-    return tuple((name, os.getxattr(fd, name)) for name in names)
+    follow = isinstance(target, int)
+    names = sorted(os.fsencode(n) for n in os.listxattr(target, follow_symlinks=follow) if belongs_to_tree(n))
+    return tuple((name, os.getxattr(target, name, follow_symlinks=follow)) for name in names)
 
 
 _XATTR_REFUSED = frozenset((errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSPC, errno.E2BIG, errno.ERANGE))
