@@ -250,16 +250,26 @@ def test_two_readers_of_one_directory_do_not_disturb_each_other(ask):
 
 def test_the_next_page_can_be_ready_before_it_is_asked_for(ask):
     asked = ask({name: file(1) for name in NAMES}, {b"%04d" % number: WHITEOUT for number in range(0, 150, 7)})
-    expected, found, offset, prepared = asked.listing(1, 1024, fresh=True), [], 0, 0
+    expected, found, offset, prepared = asked.listing(1, 1024, fresh=True), [], 0, []
     while page := asked.page(1, offset, 1024):
         found += page
         offset = page[-1][2]
-        prepared += asked.requests.prepare()
-        assert not asked.requests.prepare()  # one page and no more
+        asked.requests.prepare(lambda: True)
+        asked.requests.prepare(lambda: True)  # one page and no more
+        prepared.append(len(asked.requests._prepared))
 
     assert expected == found
-    assert prepared > 5
+    assert [1] * (len(prepared) - 1) + [0] == prepared
+
+
+def test_nothing_is_prepared_while_somebody_waits(ask):
+    asked = ask({name: file(1) for name in NAMES})
+    asked.page(1, 0, 1024)
+    asked.requests.prepare(lambda: False)
+
     assert {} == asked.requests._prepared
+    asked.requests.prepare(lambda: True)
+    assert 1 == len(asked.requests._prepared)
 
 
 def test_a_page_that_cannot_be_prepared_is_an_error_when_it_is_asked_for(ask, monkeypatch):
@@ -270,7 +280,8 @@ def test_a_page_that_cannot_be_prepared_is_an_error_when_it_is_asked_for(ask, mo
         raise CorruptObjectError("its index cannot be read")
 
     monkeypatch.setattr(asked.requests, "_resume", broken)
-    assert not asked.requests.prepare()
+    asked.requests.prepare(lambda: True)
+    assert {} == asked.requests._prepared
     with pytest.raises(CorruptObjectError):
         asked.page(1, offset, 1024)
 
@@ -280,9 +291,9 @@ def test_pages_that_nobody_asks_for_are_forgotten(ask):
     asked = ask(directories | {b"%s/%03d" % (d, n): file(1) for d in directories for n in range(40)})
     for name in directories:
         asked.page(asked.number(name), 0, 2048)
-        assert asked.requests.prepare()
+        asked.requests.prepare(lambda: True)
 
-    assert len(asked.requests._prepared) <= 4
+    assert 4 == len(asked.requests._prepared)
 
 
 def test_a_listing_can_be_continued_at_any_entry(ask):

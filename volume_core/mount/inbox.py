@@ -16,8 +16,8 @@ from __future__ import annotations
 import errno
 import os
 import select
-import time
 from collections.abc import Callable
+from time import monotonic as clock
 
 from volume_core.mount.protocol import REQUEST_BYTES_MAX
 
@@ -33,11 +33,13 @@ _RETRY = frozenset({errno.ENOENT, errno.EINTR})
 class Inbox:
     """The requests that come from *fd*, one at a time, in `buffer`.
 
-    *idle* is called when there is no request, before waiting for one: it may do a little that will be asked for
-    soon, and returns whether it did.
+    *idle* is called before each wait and may do a little that will be asked for soon, if what it is given to ask
+    says that there is no request.
     """
 
-    def __init__(self, fd: int, idle: Callable[[], bool] = lambda: False, spin_s: float = SPIN_S) -> None:
+    def __init__(
+        self, fd: int, idle: Callable[[Callable[[], bool]], object] = lambda is_quiet: None, spin_s: float = SPIN_S
+    ) -> None:
         self.buffer = bytearray(REQUEST_BYTES_MAX)
         self._buffers = (self.buffer,)
         self.fd = fd
@@ -45,44 +47,45 @@ class Inbox:
         self._spin_s = spin_s if len(os.sched_getaffinity(0)) > 1 else 0.0
         self._is_busy = False
         self._yield_until_s = 0.0
-        os.set_blocking(fd, False)
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLIN)
+        # A server before this one may have left the descriptor otherwise.
+        os.set_blocking(fd, True)
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        self._poll = poll.poll
 
     def receive(self) -> int:
         """Return the length of the next request, once it is in the buffer; 0 when there will be no more."""
+        self._idle(self._is_quiet)
+        if self._is_busy:
+            return self._spin()
+        begin = clock()
         try:
-            return os.readv(self.fd, self._buffers)
-        except BlockingIOError:
-            if self._idle():
-                return self.receive()
-            return self._spin() if self._is_busy else self._sleep()
+            length = os.readv(self.fd, self._buffers)
         except OSError as error:
             return self._failed(error)
+        now = clock()
+        self._is_busy = now - begin < self._spin_s and now > self._yield_until_s
+        return length
+
+    def _is_quiet(self) -> bool:
+        return not self._poll(0)
 
     def _spin(self) -> int:
-        readv, fd, buffers, clock = os.readv, self.fd, self._buffers, time.monotonic
+        """Look for a request until one is there or SPIN_S are over; then wait for it asleep."""
         end = clock() + self._spin_s
-        while clock() < end:
-            try:
-                return readv(fd, buffers)
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                return self._failed(error)
-        return self._sleep()
-
-    def _sleep(self) -> int:
-        begin = time.monotonic()
-        self._poll.poll()
-        now = time.monotonic()
-        self._is_busy = now - begin < self._spin_s and now > self._yield_until_s
-        return self.receive()
+        while not self._poll(0):
+            if clock() > end:
+                self._is_busy = False
+                break
+        try:
+            return os.readv(self.fd, self._buffers)
+        except OSError as error:
+            return self._failed(error)
 
     def yield_cpu(self) -> None:
         """Do not spin for a while: another process of ours has been given something to do."""
         self._is_busy = False
-        self._yield_until_s = time.monotonic() + _YIELD_S
+        self._yield_until_s = clock() + _YIELD_S
 
     def _failed(self, error: OSError) -> int:
         if error.errno in ENDED:

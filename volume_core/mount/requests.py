@@ -18,6 +18,7 @@ same): counting subdirectories would cost a listing for each stat.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ _NODES_REMEMBERED = 8192
 # 130 bytes an extent (a chunk of 4 MiB): 4 MB at most, 128 GiB of open files.
 _EXTENTS_REMEMBERED = 16_384
 _LINKS_REMEMBERED = 4096
+# Files read in order of the layer: so many are looked up with one question.
+_NEIGHBOURS = 16
 # Listings that a reader stopped in the middle of; each holds one statement of SQLite.
 _LISTINGS_OPEN = 16
 
@@ -117,6 +120,7 @@ class Requests:
         self._touched = touched
         self._nodes: Recent[int, Node] = Recent(_NODES_REMEMBERED)
         self._extents: Recent[int, tuple[Extent, ...]] = Recent(_EXTENTS_REMEMBERED, len)
+        self._read_last = 0
         self._links: Recent[int, int] = Recent(_LINKS_REMEMBERED)
         self._listings: dict[tuple[int, int], tuple[Node | None, Iterator[Node]]] = {}
         self._prepared: dict[Page, tuple[bytes, Page | None]] = {}
@@ -226,21 +230,19 @@ class Requests:
         answer, self._next_page = self._page(number, offset, size) if found is None else found
         return answer
 
-    def prepare(self) -> bool:
-        """Have the next page of the listing that was asked for last ready; return whether there was anything to do.
+    def prepare(self, is_quiet: Callable[[], bool]) -> None:
+        """Have the next page of the listing that was asked for last ready, unless there is something else to do.
 
         The kernel takes longer to make entries known to its caches than we take to find them: it need not wait.
         """
-        page, self._next_page = self._next_page, None
-        if page is None or page in self._prepared:
-            return False
+        page = self._next_page
+        if page is None or not is_quiet():
+            return
+        self._next_page = None
         if len(self._prepared) >= _PAGES_PREPARED:
             del self._prepared[next(iter(self._prepared))]
-        try:
+        with contextlib.suppress(Refused, VolumeError):  # whoever asks for it is told
             self._prepared[page] = self._page(*page)
-        except (Refused, VolumeError):
-            return False  # whoever asks for it is told
-        return True
 
     def _page(self, number: int, offset: int, size: int) -> tuple[bytes, Page | None]:
         """An answer to READDIRPLUS, and the page that follows it if there is one."""
@@ -332,14 +334,31 @@ class Requests:
         return Fetch(extents, offset, size, node.path) if data is None else data
 
     def extents(self, node: Node) -> tuple[Extent, ...]:
-        """Return where a file's bytes lie; those of a file of several extents are remembered."""
-        if not isinstance(node.row.content, bytes):
-            return self._view.extents(node)
+        """Return where a file's bytes lie; remembered for files of several extents, and for the next ones in order."""
         extents = self._extents.get(node.number)
         if extents is None:
-            extents = self._view.extents(node)
-            self._extents.put(node.number, extents)
+            if isinstance(node.row.content, bytes):
+                extents = self._view.extents(node)
+                self._extents.put(node.number, extents)
+            else:
+                extents = self._extents_in_order(node)
         return extents
+
+    def _extents_in_order(self, node: Node) -> tuple[Extent, ...]:
+        """The extents of a small file; where the one before it was read last, those that follow are found with it."""
+        is_next = 0 < node.number - self._read_last <= _NEIGHBOURS
+        self._read_last = node.number
+        if not is_next:
+            return self._view.extents(node)
+        numbers = range(node.number + 1, node.number + _NEIGHBOURS)
+        nodes = [
+            node,
+            *(each for each in map(self._nodes.get, numbers) if each is not None and type(each.row.content) is int),
+        ]
+        found = self._view.extents_of(nodes)
+        for each, extents in zip(nodes, found, strict=True):
+            self._extents.put(each.number, extents)
+        return found[0]
 
     def lseek(self, number: int, request: bytearray, length: int) -> Answer:
         """LSEEK: SEEK_DATA and SEEK_HOLE; the kernel does the others by itself."""

@@ -137,7 +137,7 @@ def run(config: Config) -> int:
             inbox.yield_cpu()
 
     totals = Totals(config.used_bytes, config.inode_count)
-    requests = Requests(open_view(config.layers), totals, supply.read_local, touched)
+    requests = Requests(open_view(config.layers), totals, supply.read_local, touched if started else None)
     inbox = Inbox(fd, requests.prepare)
     complaints = Complaints()
     if config.resend and not ask_again(fd):

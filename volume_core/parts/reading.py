@@ -98,6 +98,8 @@ class Reader:
 
     def read_local(self, extents: tuple[Extent, ...], offset: int, size: int) -> bytes | None:
         """Return what read() would, or None where that would fetch something or raise an error."""
+        if len(extents) == 1 and (data := self._small_here(extents[0])) is not None:
+            return data if size >= len(data) and not offset else data[offset : offset + size]
         pieces = self._cut(extents, offset, size)
         if self._ahead is not None and len(extents) > 1:
             self._read_ahead(self._ahead, extents, offset, size)
@@ -108,6 +110,22 @@ class Reader:
                 return None
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _small_here(self, extent: Extent) -> bytes | None:
+        """Return all of an extent that is one small chunk as it lies, most files' only one; None: look properly."""
+        length, chunk, start = extent
+        if chunk is None or start or not 0 < chunk.length == chunk.raw_length == length <= SMALL_BYTES or chunk.codec:
+            return None
+        number = chunk.offset // self._window_bytes
+        window = self._windows.find(chunk.pack, number)
+        try:
+            data = None if window is None else window.read(chunk.offset, length)
+        except OSError:
+            return None
+        if data is None or len(data) != length or digest(data) != chunk.digest:
+            return None
+        self._latest = chunk.pack, number
+        return data
 
     def read_neighbours(self, files: Sequence[tuple[Extent, ...]]) -> list[bytes | memoryview | None]:
         """Return the whole content of each of *files* as read_local() would.
