@@ -10,7 +10,8 @@ import time
 from collections.abc import Mapping
 
 from volume_core.format.manifest import Action, Manifest
-from volume_core.format.names import Locator, version_name
+from volume_core.format.names import Locator
+from volume_core.parts.committing import as_text, publish
 from volume_core.parts.intents import HeldIntent, iso_utc
 from volume_core.versions import Version
 
@@ -23,19 +24,18 @@ def renamed(version: Version, name: str, message: str, labels: Mapping[str, str]
         created_at=iso_utc(time.time_ns()),
         stack=parent.stack,
         parents=(str(version.locator),),
-        message=message,
+        message=as_text(message),
         used_bytes=parent.used_bytes,
         inode_count=parent.inode_count,
         metadata_store_type=parent.metadata_store_type,
         region=parent.region,
         produced_by=action,
         parent_produced_by=parent.produced_by,
-        labels=dict(sorted(labels.items())),
+        labels={as_text(key): as_text(value) for key, value in sorted(labels.items())},
         torn=parent.torn,
     )
     # The layers are those of *version*; the intent keeps it until the new manifest names them as well.
     with HeldIntent(store, name, [str(version.locator)]) as intent:
         intent.begin()
-        intent.check()
-        store.put_new(version_name(name, manifest.version), manifest.to_bytes())
-    return Version(Locator(store.url, name, manifest.version), manifest, version.place)
+        locator = publish(store, intent, [str(version.locator)], manifest)
+    return Version(Locator.parse(locator), manifest, version.place)

@@ -135,7 +135,7 @@ def commit(request: CommitRequest) -> CommitResult:
             intent.begin()
             request.store.put_new(layer_name(ref.digest), stored)
         manifest = _manifest(request, delta, captured, layers)
-        locator = _publish(request, intent, manifest)
+        locator = publish(request.store, intent, dict.fromkeys(versions), manifest)
         return CommitResult(
             manifest,
             locator,
@@ -245,19 +245,19 @@ def _manifest(request: CommitRequest, delta: Changes, captured: Captured, layers
         stack=(layers[1].ref,) if len(layers) > 1 else (*older, layers[0].ref),
         delta=layers[0].ref,
         parents=(request.parent_locator,) if request.parent_locator else (),
-        message=_text(request.message),
+        message=as_text(request.message),
         used_bytes=delta.used_bytes,
         inode_count=delta.inode_count,
         metadata_store_type=request.metadata_store_type,
         region=request.region,
         produced_by=request.produced_by,
         parent_produced_by=request.parent.produced_by if request.parent else None,
-        labels={_text(key): _text(value) for key, value in sorted(request.labels.items())},
+        labels={as_text(key): as_text(value) for key, value in sorted(request.labels.items())},
         torn=tuple(map(_path_text, dict.fromkeys((*request.torn, *captured.torn)))),
     )
 
 
-def _text(text: str) -> str:
+def as_text(text: str) -> str:
     """*text* with lone surrogates, which stand for bytes that are no text, spelled out: JSON readers refuse them."""
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -267,30 +267,33 @@ def _path_text(path: bytes) -> str:
     return (path or b".").replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
-def _require(request: CommitRequest, version: Locator) -> None:
-    try:
-        request.store.info(version_name(version.volume, version.version))
-    except NotFoundError as error:
-        raise NotFoundError(
-            f"{version}, which this commit of {request.volume!r} builds on, was deleted: its chunks may be pruned, so "
-            "nothing was published; what is not committed is still in the working copy"
-        ) from error
+def publish(store: Store, intent: HeldIntent, versions: Iterable[str], manifest: Manifest) -> str:
+    """Store *manifest*, whose objects *intent* protects, if that is alive and *versions* are there; return its locator.
 
-
-def _publish(request: CommitRequest, intent: HeldIntent, manifest: Manifest) -> str:
-    """Store the manifest if the intent is alive; return the locator."""
-    name = version_name(request.volume, manifest.version)
-    for locator in dict.fromkeys(filter(None, (request.base_locator, request.parent_locator))):
-        _require(request, Locator.parse(locator))
+    Raises NotFoundError where one of *versions* was deleted, StorageError where the intent was lost.
+    """
+    name = version_name(manifest.volume, manifest.version)
+    for locator in versions:
+        _require(store, manifest.volume, Locator.parse(locator))
     intent.check()
-    request.store.put_new(name, manifest.to_bytes())
+    store.put_new(name, manifest.to_bytes())
     if intent.has_lapsed():
         # The machine slept between the check and here for longer than the intent lives: prune may have
         # come by in between.  Nobody was told of this version.
-        request.store.delete(name)
+        store.delete(name)
         raise StorageError(
             f"{name} was taken back: its commit was stopped for longer than its intent lives; commit again",
             transient=True,
         )
     log.debug("committed %s", name)
-    return str(Locator(request.store.url, request.volume, manifest.version))
+    return str(Locator(store.url, manifest.volume, manifest.version))
+
+
+def _require(store: Store, volume: str, version: Locator) -> None:
+    try:
+        store.info(version_name(version.volume, version.version))
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"{version}, which this commit of {volume!r} builds on, was deleted: its chunks may be pruned, so "
+            "nothing was published; what is not committed is still in the working copy"
+        ) from error

@@ -362,9 +362,7 @@ class _Scanner:
         else:
             mode, size, target = 0o777, 0, os.readlink(name, dir_fd=fd)
         mtime_ns = time_within(signature[3])
-        entry = _new_entry(
-            (signature[0], mode, status.st_uid, status.st_gid, mtime_ns, size, target, 0, 0, xattrs, ())
-        )
+        entry = _new_entry((signature[0], mode, status.st_uid, status.st_gid, mtime_ns, size, target, 0, 0, xattrs, ()))
         nlink = status.st_nlink
         key = _key(status) if nlink > 1 else 0
         if marks.metacopy and signature.kind is Kind.FILE:
