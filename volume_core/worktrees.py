@@ -7,6 +7,8 @@ that takes nothing, so that they never call unchanged what a commit would publis
 from __future__ import annotations
 
 import contextlib
+import logging
+import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -27,6 +29,8 @@ from volume_core.parts.workcopies import WorkingCopy
 from volume_core.storage.protocol import Store
 from volume_core.version_terms import translation
 from volume_core.versions import Place, Version
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +99,11 @@ class WorkTree:
         """Publish the tree, and remember what was captured.  See parts.committing.commit."""
         with self._request(self.place.store(), terms) as request:
             result = commit(request)
-        for ref, index in result.indexes:
-            self.indexes.add(ref, index)
-        save(self.copy.captured_path, result.captured, result.locator)
+        with sparing("its index"):
+            for ref, index in result.indexes:
+                self.indexes.add(ref, index)
+        with sparing("what was captured"):
+            save(self.copy.captured_path, result.captured, result.locator)
         version = Version(Locator.parse(result.locator), result.manifest, self.place)
         if not result.changed and self.parent is not None:
             version = self.parent
@@ -174,6 +180,15 @@ class WorkTree:
         view = open_view(self.indexes.fetch(version.place.store(), version.manifest.stack))
         opened.callback(view.close)
         return view
+
+
+@contextlib.contextmanager
+def sparing(what: str) -> Iterator[None]:
+    """Note here what spares the next commit work.  The version exists by now: a full disk does not undo it."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        log.warning("a version was committed, but %s could not be kept on this machine: %s", what, error)
 
 
 def _nothing() -> None:

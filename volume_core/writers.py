@@ -10,13 +10,16 @@ Always true:
 
   1. The upper is only ever mounted over the base recorded beside it, by the driver that wrote it.
   2. What a commit captured names its version, and so does the record, which is replaced after it: a
-     crash between the two leaves captures that are not used, which costs time and loses nothing.
-  3. Only `finish` and `discard` remove a working copy; `finish` looks first whether anything was written
-     after the commit, and keeps the copy then.
+     crash between the two leaves captures that are not used, which costs time and loses nothing.  So does
+     a disk that is too full for them: a version that was published is returned.
+  3. A working copy is removed by `discard`, which was asked for; or by `finish` and `leave`, which look, once
+     the mount is gone, whether anything was written after the commit, and keep the copy then.
+  4. What may be torn by a crash of the machine is noted with the copy, and every version of it says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from dataclasses import replace
@@ -32,18 +35,18 @@ from volume_core.parts import workcopies
 from volume_core.parts.captured import save
 from volume_core.parts.indexes import IndexCache
 from volume_core.parts.state import State
-from volume_core.parts.workcopies import WorkingCopy
+from volume_core.parts.workcopies import HeldLock, WorkingCopy
 from volume_core.plugins.manager import plugins
 from volume_core.settings import upper_limit_bytes
 from volume_core.statuses import Status
 from volume_core.surveying import live_mount_of
 from volume_core.version_terms import SQUASH
 from volume_core.versions import Place, Version, read_version
-from volume_core.worktrees import Outcome, Terms, WorkTree
+from volume_core.worktrees import Outcome, Terms, WorkTree, sparing
 
 log = logging.getLogger(__name__)
 
-_REGION, _KIND = "region", "metadata_store_type"
+_REGION, _KIND, _TORN = "region", "metadata_store_type", "torn"
 _PATHS_SHOWN_MAX = 10
 
 
@@ -59,12 +62,12 @@ class Line(NamedTuple):
 class Writer:
     """One working copy in the hands of this process.  Used by one thread at a time."""
 
-    def __init__(self, state: State, line: Line, copy: WorkingCopy, parent: Version | None) -> None:
+    def __init__(self, state: State, line: Line, copy: WorkingCopy, lock: HeldLock, parent: Version | None) -> None:
         self.line = line
         self.parent = parent
         self._state = state
         self._copy = copy
-        self._lock = copy.lock()
+        self._lock = lock
         self._live: LiveMount | None = None
         self._options = Options()
         self._torn = False
@@ -82,7 +85,7 @@ class Writer:
             base=str(line.base.locator) if line.base else None,
             notes={_KIND: line.metadata_store_type} | ({_REGION: line.place.region} if line.place.region else {}),
         )
-        return cls(state, line, copy, line.base)
+        return cls(state, line, copy, copy.lock(), line.base)
 
     @classmethod
     def recover(cls, work_id: str, *, allow_torn: bool = False) -> Self:
@@ -94,23 +97,32 @@ class Writer:
         state = State.default().prepare()
         mounted = live_mount_of(work_id, state)
         copy = workcopies.load(state, work_id)
+        with contextlib.ExitStack() as undo:
+            lock = undo.enter_context(copy.lock())
+            copy.record = workcopies.load(state, work_id).record  # as its last holder left it
+            writer = cls._recover(state, copy, lock, allow_torn)
+            undo.pop_all()
+        writer._live = LiveMount(mounted, detached=True) if mounted is not None else None
+        return writer
+
+    @classmethod
+    def _recover(cls, state: State, copy: WorkingCopy, lock: HeldLock, allow_torn: bool) -> Self:
         if not copy.same_boot and not allow_torn:
             raise VolumeError(
-                f"working copy {work_id} of {copy.volume} was in use when the machine went down, so what was written "
+                f"working copy {copy.id} of {copy.volume} was in use when the machine went down, so what was written "
                 "last may be missing or torn: look at it, and allow torn files to go on with it"
             )
         if not copy.record.ready:
             raise VolumeError(
-                f"working copy {work_id} of {copy.volume} was never finished being made, so nothing was written in it: "
-                f"volume abandon {work_id}"
+                f"working copy {copy.id} of {copy.volume} was never finished being made, so nothing was written in it: "
+                f"volume abandon {copy.id}"
             )
         notes = copy.record.notes
         place = Place(copy.store_url, notes.get(_REGION))
         base = _read(copy.base, place)
         parent = base if copy.parent == copy.base else _read(copy.parent, place)
-        writer = cls(state, Line(copy.volume, place, base, notes.get(_KIND, "sqlite")), copy, parent)
-        writer._live = LiveMount(mounted, detached=True) if mounted is not None else None
-        writer._torn = not copy.same_boot
+        writer = cls(state, Line(copy.volume, place, base, notes.get(_KIND, "sqlite")), copy, lock, parent)
+        writer._torn = not copy.same_boot or _TORN in notes
         return writer
 
     @property
@@ -154,6 +166,8 @@ class Writer:
     def _note_mounted(self, live: LiveMount) -> None:
         squash = getattr(live.mounted, "squashed_owner", None)
         notes = self._copy.record.notes | ({SQUASH: f"{squash[0]}:{squash[1]}"} if squash else {})
+        if self._torn:
+            notes[_TORN] = "yes"  # the copy is of this boot from now on
         self._copy.update(
             driver=live.mounted.driver,
             dialect=live.mounted.dialect,
@@ -188,11 +202,13 @@ class Writer:
         outcome = self._tree().commit(terms)
         if even_if_unchanged and not outcome.changed:
             version = renamed(outcome.version, self.line.name, terms.message, terms.labels, terms.action)
-            save(self._copy.captured_path, outcome.captured, str(version.locator))
+            with sparing("what was captured"):
+                save(self._copy.captured_path, outcome.captured, str(version.locator))
             outcome = outcome._replace(version=version, changed=True)
         self.parent = outcome.version
         if self._copy.parent != str(self.parent.locator):
-            self._copy.update(parent=str(self.parent.locator))
+            with sparing("which version it is"):
+                self._copy.update(parent=str(self.parent.locator))
         self._warn_of_size()
         return outcome
 
@@ -259,12 +275,12 @@ class Writer:
 
     def leave(self) -> str | None:
         """Unmount; remove the working copy if it holds nothing new, else keep it and return where it is."""
+        self._detach()
         try:
             changed = self.has_changes()
         except (VolumeError, OSError) as error:
             log.info("working copy %s could not be compared: %s", self.work_id, error)
             changed = True
-        self._detach()
         if not changed:
             self.discard()
             return None
