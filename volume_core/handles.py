@@ -14,13 +14,17 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self
 
-from volume_core.errors import BusyError, VolumeError
+from pydantic import PrivateAttr
+
+from volume_core.errors import BusyError, NotFoundError, VolumeError
+from volume_core.format.names import Locator
 from volume_core.mounts import Options, StrPath
 from volume_core.readers import Reading
+from volume_core.records import Record
 from volume_core.releasing import release_with
-from volume_core.versions import Place, Version
+from volume_core.versions import Place, Version, read_version
 from volume_core.writers import Writer
 
 
@@ -147,3 +151,57 @@ def _renew_locks() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_locks)
+
+
+class HandledRecord(Record):
+    """A record, and the handle through which it is used.  A copy, or what is unpickled, has a handle of its own."""
+
+    _handle: Handle = PrivateAttr(default_factory=Handle)
+
+    @property
+    def locator(self) -> str | None:
+        """The URL of the version's manifest; None before the first commit."""
+        return self.index
+
+    @property
+    def mount_path(self) -> Path | None:
+        """Where this handle is mounted; None if it is not."""
+        return self._handle.path
+
+    @property
+    def driver(self) -> str | None:
+        """The name of the driver that mounted it; None if it is not mounted."""
+        return self._handle.driver
+
+    def _place(self) -> Place:
+        if self._handle.place is None:
+            self._handle.place = Place(self.store_url, self.region)
+        return self._handle.place
+
+    def _version(self) -> Version | None:
+        """The version that `index` names, read and verified; None before the first commit."""
+        if self._handle.version is None and self.index is not None:
+            self._handle.version = read_version(Locator.parse(self.index), self._place())
+        return self._handle.version
+
+    def _existing(self) -> Version:
+        version = self._version()
+        if version is None:
+            raise NotFoundError(f"volume {self.name!r} has no version yet")
+        return version
+
+    def __copy__(self) -> Self:
+        """Another handle of the same volume, not mounted."""
+        return self.__deepcopy__()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Another handle of the same volume, not mounted."""
+        return type(self).model_validate(self.__reduce__()[1][1])
+
+    def __reduce__(self) -> tuple[Any, tuple[type[Self], dict[str, Any]]]:
+        """A pickled volume is its record: mounts stay where they are."""
+        return _from_record, (type(self), self.model_dump())
+
+
+def _from_record(cls: type[HandledRecord], fields: dict[str, Any]) -> HandledRecord:
+    return cls.model_validate(fields)

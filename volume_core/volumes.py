@@ -27,16 +27,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, Unpack
 
-from pydantic import ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic import ModelWrapValidatorHandler, model_validator
 
-from volume_core.errors import InvalidNameError, NotFoundError, VolumeError
+from volume_core.errors import InvalidNameError, VolumeError
 from volume_core.format.names import Locator, validate_name
-from volume_core.handles import Handle
+from volume_core.handles import HandledRecord
 from volume_core.lines import renamed
 from volume_core.mounts import MountOptions, Options
 from volume_core.parts.checking import Problem, check_version
 from volume_core.plugins.manager import plugins
-from volume_core.records import METADATA_STORE_TYPES, Record, fields_of, place
+from volume_core.records import METADATA_STORE_TYPES, fields_of, place
 from volume_core.statuses import HistoryEntry, Status
 from volume_core.storage.opening import normalize, store_url
 from volume_core.twins import awaitable, awaitable_context, awaitable_of_class
@@ -47,14 +47,12 @@ from volume_core.writers import Line, Writer
 StrPath = str | os.PathLike[str]
 
 
-class Volume(Record):
+class Volume(HandledRecord):
     """What reading and writing handles have in common, and the ways to get one.
 
     `Volume.model_validate(record)` gives an ROVolume for a version's record, and an RWVolume for one that has no
     version under its own name yet.
     """
-
-    _handle: Handle = PrivateAttr(default_factory=Handle)
 
     def __new__(cls, *_args: Any, **_fields: Any) -> Self:
         """Volumes come from Volume.new, from_locator, fork and commit."""
@@ -133,50 +131,12 @@ class Volume(Record):
 
     recover = awaitable_of_class(recover_sync)
 
-    @property
-    def locator(self) -> str | None:
-        """The URL of the version's manifest; None before the first commit."""
-        return self.index
-
-    @property
-    def mount_path(self) -> Path | None:
-        """Where this handle is mounted; None if it is not."""
-        return self._handle.path
-
-    @property
-    def driver(self) -> str | None:
-        """The name of the driver that mounted it; None if it is not mounted."""
-        return self._handle.driver
-
-    def _place(self) -> Place:
-        if self._handle.place is None:
-            self._handle.place = Place(self.store_url, self.region)
-        return self._handle.place
-
-    def _version(self) -> Version | None:
-        """The version that `index` names, read and verified; None before the first commit."""
-        if self._handle.version is None and self.index is not None:
-            self._handle.version = read_version(Locator.parse(self.index), self._place())
-        return self._handle.version
-
     def _forked(self, name: str) -> RWVolume:
         if self.index is None:
             raise VolumeError(f"volume {self.name!r} has no version yet to fork from: commit it first")
         volume = RWVolume(**{**self.model_dump(), "name": validate_name(name)})
         volume._handle.place, volume._handle.version = self._handle.place, self._handle.version
         return volume
-
-    def __copy__(self) -> Self:
-        """Another handle of the same volume, not mounted."""
-        return self.__deepcopy__()
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Another handle of the same volume, not mounted."""
-        return type(self).model_validate(self.__reduce__()[1][1])
-
-    def __reduce__(self) -> tuple[Any, tuple[type[Self], dict[str, Any]]]:
-        """A pickled volume is its record: mounts stay where they are."""
-        return _from_record, (type(self), self.model_dump())
 
 
 class ROVolume(Volume):
@@ -273,11 +233,6 @@ class ROVolume(Volume):
         return check_version(self._place().store(), self.name, self.version, read_packs=read_packs)
 
     verify = awaitable(verify_sync)
-
-    def _existing(self) -> Version:
-        version = self._version()
-        assert version is not None
-        return version
 
     def __eq__(self, other: object) -> bool:
         """Two handles of one version are equal, mounted or not."""
@@ -435,12 +390,6 @@ class RWVolume(Volume):
 
     status = awaitable(status_sync)
 
-    def _existing(self) -> Version:
-        version = self._version()
-        if version is None:
-            raise NotFoundError(f"volume {self.name!r} has no version yet")
-        return version
-
     def _writer(self) -> Writer | None:
         self._handle.check_process(self.name)
         held = self._handle.held
@@ -502,7 +451,3 @@ def _store_url(storage: str | None, bucket: str | None) -> str:
     if bucket is not None and "://" in bucket:
         return store_url(storage, bucket, "")
     return store_url(storage, bucket, plugins().default_bucket())
-
-
-def _from_record(cls: type[Volume], fields: dict[str, Any]) -> Volume:
-    return cls.model_validate(fields)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from volume_core.errors import BusyError, MountError, VolumeError
+from volume_core.format.manifest import Action
 from volume_core.format.names import Locator
 from volume_core.lines import renamed
 from volume_core.mounts import LiveMount, Mounting, Options, StrPath
@@ -62,7 +63,15 @@ class Line(NamedTuple):
 class Writer:
     """One working copy in the hands of this process.  Used by one thread at a time."""
 
-    def __init__(self, state: State, line: Line, copy: WorkingCopy, lock: HeldLock, parent: Version | None) -> None:
+    def __init__(
+        self,
+        state: State,
+        line: Line,
+        copy: WorkingCopy,
+        lock: HeldLock,
+        parent: Version | None,
+        action: Action | None,
+    ) -> None:
         self.line = line
         self.parent = parent
         self._state = state
@@ -71,11 +80,12 @@ class Writer:
         self._live: LiveMount | None = None
         self._options = Options()
         self._torn = False
-        self._action = plugins().current_task()
+        self._action = action
 
     @classmethod
     def begin(cls, line: Line) -> Self:
         """Make an empty working copy of *line*."""
+        action = plugins().current_task()
         state = State.default().prepare()
         workcopies.sweep(state)
         copy = workcopies.create(
@@ -85,7 +95,7 @@ class Writer:
             base=str(line.base.locator) if line.base else None,
             notes={_KIND: line.metadata_store_type} | ({_REGION: line.place.region} if line.place.region else {}),
         )
-        return cls(state, line, copy, copy.lock(), line.base)
+        return cls(state, line, copy, copy.lock(), line.base, action)
 
     @classmethod
     def recover(cls, work_id: str, *, allow_torn: bool = False) -> Self:
@@ -121,7 +131,8 @@ class Writer:
         place = Place(copy.store_url, notes.get(_REGION))
         base = _read(copy.base, place)
         parent = base if copy.parent == copy.base else _read(copy.parent, place)
-        writer = cls(state, Line(copy.volume, place, base, notes.get(_KIND, "sqlite")), copy, lock, parent)
+        line = Line(copy.volume, place, base, notes.get(_KIND, "sqlite"))
+        writer = cls(state, line, copy, lock, parent, plugins().current_task())
         writer._torn = not copy.same_boot or _TORN in notes
         return writer
 
