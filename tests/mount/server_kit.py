@@ -25,6 +25,7 @@ from volume_core.parts.packing import Packer
 from volume_core.storage.local import LocalStore
 
 DEADLINE_S = 20.0
+_XATTRS = ("user.", "system.posix_acl_")
 _KINDS = {
     stat.S_IFREG: Kind.FILE,
     stat.S_IFDIR: Kind.DIRECTORY,
@@ -74,8 +75,8 @@ def _entry(path: bytes, packer: Packer) -> Entry:
     kind = _KINDS[stat.S_IFMT(status.st_mode)]
     entry = Entry(
         kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns,
-        xattrs=tuple(sorted((os.fsencode(n), os.getxattr(path, n, follow_symlinks=False))
-                            for n in os.listxattr(path, follow_symlinks=False) if n.startswith("user."))),
+        xattrs=tuple(sorted((os.fsencode(name), os.getxattr(path, name, follow_symlinks=False))
+                            for name in os.listxattr(path, follow_symlinks=False) if name.startswith(_XATTRS))),
         hardlink=status.st_ino if kind is Kind.FILE and status.st_nlink > 1 else 0,
     )  # fmt: skip
     if kind is Kind.FILE:

@@ -5,95 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from pathlib import Path
 
 import pytest
+from server_asking import DIRECTORY, Asked, chunk, file, names_of, request
 from server_kit import write_index
 
-from volume_core.errors import CorruptObjectError
-from volume_core.format.entries import WHITEOUT, ChunkRef, Entry, Extent, Kind
+from volume_core.format.entries import WHITEOUT, Entry, Extent, Kind
 from volume_core.mount import protocol as fuse
 from volume_core.mount.recent import Recent
-from volume_core.mount.requests import Fetch, Interrupt, Refused, Requests, Totals
+from volume_core.mount.requests import Fetch, Interrupt, Requests, Totals
 from volume_core.parts.indexes import open_view
-
-DIRECTORY = Entry(Kind.DIRECTORY, 0o755)
-
-
-def chunk(number: int, length: int) -> ChunkRef:
-    return ChunkRef(number.to_bytes(32), b"p" * 32, 32, length, length)
-
-
-def file(size: int = 0, number: int = 1, **more: object) -> Entry:
-    content = (Extent(size, chunk(number, size)),) if size else ()
-    return Entry(Kind.FILE, 0o644, size=size, content=content, **more)
-
-
-def request(opcode: int, body: bytes = b"") -> tuple[bytearray, int]:
-    data = bytearray(40) + body
-    return data, len(data)
-
-
-class Asked:
-    """Requests about the layers that *stacks* describe, oldest first."""
-
-    def __init__(self, home: Path, *stacks: dict[bytes, Entry], local: bytes | None = None) -> None:
-        self.read: list[tuple[tuple[Extent, ...], int, int]] = []
-        self.touched: list[bytes] = []
-        self.local = local
-        self.layers = [write_index(home, {b"": DIRECTORY, **rows}) for rows in stacks]
-        self.requests = self.again()
-
-    def again(self) -> Requests:
-        """What another server of the same stack would be."""
-        return Requests(
-            open_view(self.layers), Totals(10_000, 12), self.read_local, lambda node: self.touched.append(node.path)
-        )
-
-    def read_local(self, extents: tuple[Extent, ...], offset: int, size: int) -> bytes | None:
-        self.read.append((extents, offset, size))
-        return None if self.local is None else self.local[offset : offset + size]
-
-    def __call__(self, opcode: int, number: int = 1, body: bytes = b"", requests: Requests | None = None):
-        return (requests or self.requests).handlers[opcode](number, *request(opcode, body))
-
-    def errno(self, opcode: int, number: int = 1, body: bytes = b"") -> int:
-        with pytest.raises(Refused) as refused:
-            self(opcode, number, body)
-        return refused.value.number
-
-    def number(self, path: bytes) -> int:
-        number = 1
-        for name in path.split(b"/"):
-            number = struct.unpack_from("<Q", self(fuse.LOOKUP, number, name + b"\0"))[0]
-        return number
-
-    def attributes(self, path: bytes) -> dict[str, int]:
-        answer = self(fuse.GETATTR, self.number(path), bytes(16))
-        names = "ino size blocks atime mtime ctime atimensec mtimensec ctimensec mode nlink uid gid rdev blksize flags"
-        return dict(zip(names.split(), struct.unpack_from("<QQQqqqIIIIIIIIII", answer, 16), strict=True))
-
-    def page(self, number: int, offset: int, size: int, requests: Requests | None = None, plus: bool = True):
-        """One answer of READDIRPLUS (READDIR): [(name, ino, following, node of the entry)]."""
-        opcode = fuse.READDIRPLUS if plus else fuse.READDIR
-        data = self(opcode, number, struct.pack("<QQI4xQII", 0, offset, size, 0, 0, 0), requests)
-        assert len(data) <= size
-        found = []
-        while data:
-            node = struct.unpack_from("<Q", data)[0] if plus else 0
-            data = data[128:] if plus else data
-            ino, following, length, _ = fuse.DIRENT.unpack_from(data)
-            found.append((data[24 : 24 + length], ino, following, node))
-            data = data[24 + length + 7 & ~7 :] if length % 8 else data[24 + length :]
-        return found
-
-    def listing(self, number: int, size: int = 4096, fresh: bool = False, plus: bool = True):
-        """All pages; *fresh* asks another server for each."""
-        found, offset = [], 0
-        while page := self.page(number, offset, size, self.again() if fresh else None, plus):
-            found += page
-            offset = page[-1][2]
-        return found
 
 
 @pytest.fixture
@@ -195,137 +116,6 @@ def test_readlink(ask):
 
     assert target == asked(fuse.READLINK, asked.number(b"a"))
     assert errno.EINVAL == asked.errno(fuse.READLINK, asked.number(b"f"))
-
-
-# Directories.
-
-
-def names_of(listing) -> list[bytes]:
-    return [name for name, *_ in listing]
-
-
-NAMES = [b"%04d" % number for number in range(150)] + [b"\xff" * 255, b"n" * 255, b"with space"]
-
-
-@pytest.mark.parametrize("plus", [True, False])
-@pytest.mark.parametrize("fresh", [False, True])
-def test_a_listing_is_whole_however_it_is_asked_for(ask, plus, fresh):
-    asked = ask({name: file(1) for name in NAMES})
-
-    found = asked.listing(1, 1024, fresh, plus)
-
-    assert [b".", b"..", *sorted(NAMES)] == names_of(found)
-    assert len(found) == len({following for _, _, following, _ in found})
-
-
-@pytest.mark.parametrize("fresh", [False, True])
-def test_a_listing_of_several_layers_is_what_they_show(ask, fresh):
-    old = {b"d": DIRECTORY, **{b"d/%03d" % n: file(1) for n in range(0, 300, 2)}}
-    new = {**{b"d/%03d" % n: file(2) for n in range(0, 300, 3)}, **{b"d/%03d" % n: WHITEOUT for n in range(0, 300, 10)}}
-    asked = ask(old, new)
-    shown = sorted(b"%03d" % n for n in range(300) if (n % 2 == 0 or n % 3 == 0) and n % 10)
-
-    found = asked.listing(asked.number(b"d"), 2048, fresh)
-
-    assert [b".", b"..", *shown] == names_of(found)
-    assert all(asked.number(b"d/" + name) == ino for name, ino, _, _ in found[2:])
-
-
-def test_the_dots_have_the_right_numbers_and_no_node(ask):
-    asked = ask({b"d": DIRECTORY, b"d/e": DIRECTORY})
-    d, e = asked.number(b"d"), asked.number(b"d/e")
-
-    assert [(b".", e, 1, 0), (b"..", d, 2, 0)] == asked.listing(e)
-    assert [(b".", 1, 1, 0), (b"..", 1, 2, 0)] == asked.listing(1)[:2]
-
-
-def test_two_readers_of_one_directory_do_not_disturb_each_other(ask):
-    asked = ask({name: file(1) for name in NAMES})
-    first = asked.page(1, 0, 1024)
-    second = asked.page(1, 0, 1024)
-
-    assert first == second
-    assert asked.page(1, first[-1][2], 1024) == asked.page(1, second[-1][2], 1024)
-
-
-def test_the_next_page_can_be_ready_before_it_is_asked_for(ask):
-    asked = ask({name: file(1) for name in NAMES}, {b"%04d" % number: WHITEOUT for number in range(0, 150, 7)})
-    expected, found, offset, prepared = asked.listing(1, 1024, fresh=True), [], 0, []
-    while page := asked.page(1, offset, 1024):
-        found += page
-        offset = page[-1][2]
-        asked.requests.prepare(lambda: True)
-        asked.requests.prepare(lambda: True)  # one page and no more
-        prepared.append(len(asked.requests._prepared))
-
-    assert expected == found
-    assert [1] * (len(prepared) - 1) + [0] == prepared
-
-
-def test_nothing_is_prepared_while_somebody_waits(ask):
-    asked = ask({name: file(1) for name in NAMES})
-    asked.page(1, 0, 1024)
-    asked.requests.prepare(lambda: False)
-
-    assert {} == asked.requests._prepared
-    asked.requests.prepare(lambda: True)
-    assert 1 == len(asked.requests._prepared)
-
-
-def test_a_page_that_cannot_be_prepared_is_an_error_when_it_is_asked_for(ask, monkeypatch):
-    asked = ask({name: file(1) for name in NAMES})
-    offset = asked.page(1, 0, 1024)[-1][2]
-
-    def broken(*_):
-        raise CorruptObjectError("its index cannot be read")
-
-    monkeypatch.setattr(asked.requests, "_resume", broken)
-    asked.requests.prepare(lambda: True)
-    assert {} == asked.requests._prepared
-    with pytest.raises(CorruptObjectError):
-        asked.page(1, offset, 1024)
-
-
-def test_pages_that_nobody_asks_for_are_forgotten(ask):
-    directories = {b"d%02d" % n: DIRECTORY for n in range(20)}
-    asked = ask(directories | {b"%s/%03d" % (d, n): file(1) for d in directories for n in range(40)})
-    for name in directories:
-        asked.page(asked.number(name), 0, 2048)
-        asked.requests.prepare(lambda: True)
-
-    assert 4 == len(asked.requests._prepared)
-
-
-def test_a_listing_can_be_continued_at_any_entry(ask):
-    asked = ask({name: file(1) for name in NAMES})
-    found = asked.listing(1)
-
-    for place in (0, 1, 5, 70, len(found) - 1):
-        assert found[place + 1 : place + 3] == asked.page(1, found[place][2], 4096)[:2]
-
-
-def test_abandoned_listings_are_forgotten(ask):
-    directories = {b"d%02d" % n: DIRECTORY for n in range(40)}
-    asked = ask(directories | {b"%s/%03d" % (d, n): file(1) for d in directories for n in range(40)})
-    for name in directories:
-        asked.page(asked.number(name), 0, 2048)
-
-    assert len(asked.requests._listings) <= 16
-    assert 42 == len(asked.listing(asked.number(b"d00"), 2048))
-
-
-@pytest.mark.parametrize("offset", [(1 << 40) + 999, (7 << 40) + 1, (1 << 63) - 1])
-def test_an_offset_that_nobody_gave_is_refused(ask, offset):
-    body = struct.pack("<QQI20x", 0, offset, 4096)
-
-    assert errno.EINVAL == ask({b"a": file(1)}).errno(fuse.READDIRPLUS, 1, body)
-
-
-def test_a_file_has_no_listing_and_no_names(ask):
-    asked = ask({b"a": file(1)})
-
-    assert errno.ENOTDIR == asked.errno(fuse.READDIRPLUS, asked.number(b"a"), bytes(40))
-    assert errno.ENOTDIR == asked.errno(fuse.LOOKUP, asked.number(b"a"), b"x\0")
 
 
 # Bytes.
@@ -478,6 +268,17 @@ def test_a_kernel_that_lacks_what_we_need_is_refused(ask):
     assert errno.EPROTO == asked.errno(fuse.INIT, 0, struct.pack("<IIIII44x", 7, 27, 0, fuse.REQUIRED, 0))
     assert errno.EPROTO == asked.errno(fuse.INIT, 0, struct.pack("<IIIII44x", 8, 41, 0, fuse.REQUIRED, 0))
     assert 64 == len(asked(fuse.INIT, 0, struct.pack("<IIIII44x", 7, 41, 0, fuse.REQUIRED, 0)))
+
+
+@pytest.mark.parametrize(("acls", "xattrs", "expected"), [(1, 1, True), (1, 0, False), (0, 1, False)])
+def test_access_lists_are_checked_where_there_may_be_some(tmp_path, acls, xattrs, expected):
+    index = write_index(tmp_path, {b"": DIRECTORY, b"a": file()._replace(xattrs=XATTRS if xattrs else ())})
+    requests = Requests(open_view([index]), Totals(0, 0), lambda *_: None, acls=bool(acls))
+    body = struct.pack("<IIIII44x", 7, 41, 0, 0xFFFFFFFF, 0)
+
+    found = struct.unpack_from("<I", requests.handlers[fuse.INIT](0, *request(fuse.INIT, body)), 12)[0]
+
+    assert expected == bool(found & fuse.POSIX_ACL)
 
 
 def test_an_empty_stack_shows_an_empty_root(tmp_path):

@@ -53,6 +53,8 @@ def server_config(plan: Plan, fuse_fd: int, resend: bool) -> dict[str, Any]:
         "used_bytes": plan.used_bytes,
         "inode_count": plan.inode_count,
         "resend": resend,
+        # Where the mount does not check modes, it must not check access lists either (attaching.py).
+        "acls": plan.allow_other or syscalls.may_mount(),
     }
 
 

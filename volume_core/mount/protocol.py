@@ -77,6 +77,7 @@ _EXPORT_SUPPORT = 1 << 4  # LOOKUP of "." and ".." by node: file handles (NFS, o
 _DO_READDIRPLUS = 1 << 13
 _NO_OPEN_SUPPORT = 1 << 17  # ENOSYS to OPEN means "open without asking, keep the cache"
 _PARALLEL_DIROPS = 1 << 18
+POSIX_ACL = 1 << 20  # access lists are checked, and so are modes, whatever the mount option says
 _MAX_PAGES = 1 << 22
 _CACHE_SYMLINKS = 1 << 23
 _NO_OPENDIR_SUPPORT = 1 << 24
@@ -151,9 +152,9 @@ def init_flags(request: bytes | bytearray | memoryview) -> tuple[int, int, int]:
     return major, minor, flags
 
 
-def init_answer(flags: int) -> bytes:
-    """Return the answer to an INIT that offered *flags*: of these, what a read-only server wants."""
-    flags &= _WANTED
+def init_answer(flags: int, also: int = 0) -> bytes:
+    """Return the answer to an INIT that offered *flags*: of these, what a read-only server wants, and *also*."""
+    flags &= _WANTED | also
     return _INIT_OUT.pack(
         KERNEL_MAJOR, KERNEL_MINOR, READAHEAD_BYTES, flags & 0xFFFFFFFF, _BACKGROUND_MAX, _BACKGROUND_CONGESTED,
         PAGE_BYTES, 1, READ_BYTES_MAX // PAGE_BYTES, 0, flags >> 32,

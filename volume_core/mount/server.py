@@ -9,6 +9,7 @@ CONFIG is the path of a JSON file, or the number of an inherited descriptor to r
     cache_limit_bytes  and how much of them (default 10 GiB)
     used_bytes, inode_count   what statfs tells
     resend             true: a server before this one may have died with requests in its hands; ask for them again
+    acls               true: the kernel checks modes here, and is to check access lists as well
     push               false: never push neighbours into the page cache (default true)
 
     one thread, the loop:    read a request -> answer it from the layers, memory, the local cache
@@ -68,6 +69,7 @@ class Config(NamedTuple):
     used_bytes: int = 0
     inode_count: int = 0
     resend: bool = False
+    acls: bool = False
     push: bool = True
 
     @classmethod
@@ -137,7 +139,7 @@ def run(config: Config) -> int:
             inbox.yield_cpu()
 
     totals = Totals(config.used_bytes, config.inode_count)
-    requests = Requests(open_view(config.layers), totals, supply.read_local, touched if started else None)
+    requests = Requests(open_view(config.layers), totals, supply.read_local, touched if started else None, config.acls)
     inbox = Inbox(fd, requests.prepare)
     complaints = Complaints()
     if config.resend and not ask_again(fd):
