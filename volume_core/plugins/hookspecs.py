@@ -48,8 +48,8 @@ class MountDriver(Protocol):
 def volume_current_task() -> Action | None:
     """Return the task that this process is running, or None if it is not one of yours.
 
-    A question, asked when a volume is made, forked or mounted to write: it becomes `produced_by` of
-    what is committed.  Must not import the engine if the engine is not already imported.
+    A question, asked when a volume is mounted, or committed without a mount: it becomes `produced_by`
+    of what is committed.  Must not import the engine if the engine is not already imported.
 
     Example::
 
