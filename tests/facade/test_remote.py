@@ -11,7 +11,7 @@ from volume_core import StorageError, Volume
 from volume_core.parts.state import State
 from volume_core.testing.s3server import Faults, S3Server
 
-FAULTS = Faults(slow_down=0.03, internal_error=0.03, cut_before=0.02, cut_after=0.02)
+FAULTS = Faults(slow_down=0.08, internal_error=0.08, cut_before=0.06, cut_after=0.06)
 
 
 @pytest.fixture
