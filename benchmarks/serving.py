@@ -63,20 +63,26 @@ def measured(kind: str, home: Path, store: str, indexes: list[Path], push: bool 
 
 
 def figures(home: Path) -> Iterator[Figure]:
-    """CPU a request against pyfuse3, and requests a small file."""
+    """CPU against pyfuse3, and requests a small file.
+
+    pyfuse3 must be asked to open and to release each file, which are cheap requests: by the request it looks
+    cheaper than it is, so the same reads are also compared as a whole.
+    """
     version = version_of(home, lambda path: make_files(path, FILES))
     address = Locator.parse(version.locator)
     store = open_store(address.store)
     manifest = Manifest.from_bytes(address.version, store.get(version_name(address.volume, address.version)))
     indexes = list(IndexCache(home / "indexes").fetch(store, manifest.stack))
-    ratios = []
+    pairs = []
     for _ in range(3):
         ours = measured("ours", home, address.store, indexes)
-        other = measured("pyfuse3", home, address.store, indexes)
-        ratios.append((ours.microseconds_a_request / other.microseconds_a_request, ours, other))
-    ratio, ours, other = sorted(ratios)[len(ratios) // 2]
+        pairs.append((ours, measured("pyfuse3", home, address.store, indexes)))
+    ours, other = sorted(pairs, key=lambda pair: pair[0].cpu_s / pair[1].cpu_s)[len(pairs) // 2]
+    ratio = ours.microseconds_a_request / other.microseconds_a_request
     detail = f"{ours.microseconds_a_request:.0f} us against pyfuse3's {other.microseconds_a_request:.0f} us"
     yield Figure("CPU a request", ratio, 0.5, "x", detail, lower_is_better=True)
+    detail = f"{ours.cpu_s:.2f} s in {ours.requests} requests against {other.cpu_s:.2f} s in {other.requests}"
+    yield Figure(f"CPU of a walk and {FILES} reads", ours.cpu_s / other.cpu_s, 0.5, "x", detail, lower_is_better=True)
     pushed = measured("ours", home, address.store, indexes, push=True)
     each = pushed.requests_of_reading / FILES
     yield Figure("requests a small file, read through", each, 0.5, "requests", "with push", lower_is_better=True)
