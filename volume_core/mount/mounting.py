@@ -7,6 +7,7 @@ a handle made from a mount's record is as good as the one that mount() returned.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import stat
@@ -17,11 +18,11 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import volume_core
 from volume_core.errors import BusyError, MountError, StorageError
 from volume_core.mount import control, stale, syscalls
 from volume_core.mount.attaching import FUSE_CONF, may_allow_other
 from volume_core.mount.busy import mapped_paths
+from volume_core.mount.children import adopted_later, environment, reap
 from volume_core.mount.plans import Plan, Process, Record, exclusively
 from volume_core.parts.workcopies import boot_id
 
@@ -33,7 +34,6 @@ SUPERVISOR = (sys.executable, "-P", "-m", "volume_core.mount.supervisor")
 SERVER = (sys.executable, "-P", "-m", "volume_core.mount.server")
 RESEND_SINCE = (6, 9)  # the first kernel that hands out again what a dead server had taken
 UNDO_PATIENCE_S = 30.0  # beyond the time-out, for a supervisor to undo what it did
-_SITES = ("site-packages", "dist-packages")
 
 
 class LiveMount:
@@ -121,6 +121,7 @@ class LiveMount:
             control.ask(directory, {"command": "unmount", "lazy": lazy})
         except (FileNotFoundError, ConnectionError):
             self._unmount_unsupervised(lazy)
+        reap()
 
     def _unmount_unsupervised(self, lazy: bool) -> None:
         directory = self._record.plan.directory
@@ -169,7 +170,9 @@ def mount_with(driver: str, request: MountRequest) -> LiveMount:
     request.state.prepare()
     plan = plan_for(driver, request)
     _start_supervisor(plan)
-    return LiveMount(Record.load(plan.directory), Path(os.path.abspath(request.mount_path)))
+    record = Record.load(plan.directory)
+    adopted_later(record.processes["supervisor"])
+    return LiveMount(record, Path(os.path.abspath(request.mount_path)))
 
 
 def live_mounts(state: State) -> list[LiveMount]:
@@ -248,10 +251,15 @@ def _start_supervisor(plan: Plan) -> None:
     ours, theirs = socket.socketpair()
     with ours, tempfile.TemporaryFile() as said:
         with theirs:
-            process = subprocess.Popen(
-                [*SUPERVISOR, str(theirs.fileno())], pass_fds=(theirs.fileno(),), cwd="/", env=_environment(),
-                stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
-            )  # fmt: skip
+            # Where this process has no stdin or stdout, the socket may be 0 or 1, which a child gets anew.
+            passed = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+            try:
+                process = subprocess.Popen(
+                    [*SUPERVISOR, str(passed)], pass_fds=(passed,), cwd="/", env=environment(),
+                    stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+                )  # fmt: skip
+            finally:
+                os.close(passed)
         ours.settimeout(plan.timeout_s + UNDO_PATIENCE_S)
         try:
             control.send(ours, plan._asdict())
@@ -268,13 +276,3 @@ def _start_supervisor(plan: Plan) -> None:
             # The supervisor itself is its child, and nobody's when it has ended.
             process.wait()
     control.raise_error(answer)
-
-
-def _environment() -> dict[str, str]:
-    """Return this process's environment, credentials and all, in which a fresh Python finds this package."""
-    environment = dict(os.environ)
-    root = os.path.dirname(os.path.dirname(os.path.abspath(volume_core.__file__)))
-    if os.path.basename(root) not in _SITES:
-        # A checkout.  An installation is found anyway, and must not come before the standard library.
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
-    return environment

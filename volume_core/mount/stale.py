@@ -57,11 +57,12 @@ def judge(record: Record, boot_id: str, me: Process | None) -> Condition:
         return Condition.SUPERVISED
     if plan.boot_id != boot_id or not record.ready:
         return Condition.DEAD
-    if plan.owner is None or plan.owner == me:
-        lives = works(record)
-    elif plan.owner.namespace != pid_namespace():
-        # Another container with the same state directory: all that can be known is whether its server lives.
+    if plan.asker.namespace != pid_namespace():
+        # Another container with the same state directory, detached or not: neither its processes nor its mounts
+        # can be seen from here, only whether its server lives.
         lives = is_held(os.path.join(plan.directory, SERVING_LOCK))
+    elif plan.owner is None or plan.owner == me:
+        lives = works(record)
     else:
         lives = plan.owner.is_alive()
     return Condition.UNSUPERVISED if lives else Condition.DEAD

@@ -21,6 +21,7 @@ from pathlib import Path
 from volume_core.errors import MountError
 from volume_core.mount import syscalls
 from volume_core.mount.attaching import attach_view, detach
+from volume_core.mount.children import environment
 from volume_core.mount.machine import Machine, nearest_existing
 
 MOUNTED = "mounted"
@@ -33,9 +34,13 @@ _MS_PRIVATE_REC = 0x40000 | 0x4000
 def try_driver(name: str, machine: Machine, *, writable: bool) -> str:
     """Return "mounted" if the driver called *name* can mount here, a writer or only a reader, else why not."""
     what = WRITING if writable else READING
-    command = [sys.executable, "-m", "volume_core.mount.trying", name, nearest_existing(machine.upper_dir), what]
+    where = nearest_existing(machine.upper_dir)
+    command = [sys.executable, "-P", "-m", "volume_core.mount.trying", name, os.path.abspath(where), what]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TRY_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd="/", env=environment(),
+            timeout=TRY_TIMEOUT_S, check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"no answer within {TRY_TIMEOUT_S:g} s"
     if done.returncode == 0:
