@@ -11,6 +11,7 @@ from pathlib import Path
 
 from volume_core.errors import VolumeError
 from volume_core.mount.request import CACHE_LIMIT_BYTES
+from volume_core.parts.state import absolute
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -18,7 +19,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 def mount_root() -> Path:
     """`$VOLUME_MOUNT_ROOT`: where mounts without a path of their own go; `~/volumes`."""
-    return Path(os.path.abspath(os.path.expanduser(os.environ.get("VOLUME_MOUNT_ROOT") or "~/volumes")))
+    return absolute(os.environ.get("VOLUME_MOUNT_ROOT") or "~/volumes", "VOLUME_MOUNT_ROOT")
 
 
 def default_driver() -> str:

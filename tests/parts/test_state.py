@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from volume_core.errors import VolumeError
 from volume_core.parts.state import State
+from volume_core.settings import mount_root
 from volume_core.storage.opening import normalize, open_store
 
 
@@ -33,6 +35,19 @@ def test_relative_paths_and_homes_become_absolute(monkeypatch, tmp_path):
 
     assert tmp_path / "state" == State.at("state/../state").root
     assert tmp_path / "state" == State.at("~/state").root
+
+
+def test_without_a_home_nothing_is_put_where_one_happens_to_be(monkeypatch, tmp_path):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("VOLUME_STATE_DIR", raising=False)
+    monkeypatch.delenv("VOLUME_MOUNT_ROOT", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])  # no entry in /etc/passwd
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(VolumeError, match=r"VOLUME_STATE_DIR"):
+        State.default()
+    with pytest.raises(VolumeError, match=r"VOLUME_MOUNT_ROOT"):
+        mount_root()
 
 
 def test_nothing_is_made_before_it_is_asked_for(tmp_path):

@@ -19,7 +19,21 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote_from_bytes
 
+from volume_core.errors import VolumeError
+
 STATE_DIR_VARIABLE = "VOLUME_STATE_DIR"
+
+
+def absolute(path: str | os.PathLike[str], variable: str) -> Path:
+    """Return *path* absolute, `~` expanded.
+
+    Raises VolumeError, naming the environment *variable* to set, where there is no home to expand it to: a
+    container's user without an entry in /etc/passwd.  A directory called "~" is what nobody wants.
+    """
+    expanded = os.path.expanduser(os.fspath(path))
+    if expanded.startswith("~"):
+        raise VolumeError(f"{expanded}: no such home directory is known here: set ${variable}, or $HOME")
+    return Path(os.path.abspath(expanded))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +50,7 @@ class State:
     @classmethod
     def at(cls, root: str | os.PathLike[str]) -> Self:
         """Return the state below *root*; `~` is expanded and a relative path made absolute."""
-        return cls(Path(os.path.abspath(os.path.expanduser(os.fspath(root)))))
+        return cls(absolute(root, STATE_DIR_VARIABLE))
 
     @property
     def cache(self) -> Path:
