@@ -59,6 +59,24 @@ def test_what_was_written_in_the_foreground_is_kept_and_named(locator, driver):
     assert "new" == run("cat", f"{made}:/new.txt").stdout
 
 
+@pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_its_starter_had_ignored_does_not_end_a_mount(locator, driver, ignored):
+    # As nohup does with the first, and a shell with the second for what a script starts with "&".
+    command = [*VOLUME, "mount", "--driver", driver, locator]
+    start = f"import os, signal; signal.signal({int(ignored)}, signal.SIG_IGN); os.execv({command[0]!r}, {command!r})"
+    with subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True) as process:
+        path = Path(process.stdout.readline().strip())
+        process.send_signal(ignored)
+        caught = int(re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1], 16)
+        there = (path / "hello.txt").read_text()
+        process.terminate()
+        code = process.wait(30)
+
+    assert ("hello\n", 0) == (there, code)
+    assert not caught >> (ignored - 1) & 1
+    assert not path.exists()
+
+
 def test_a_foreground_mount_that_is_killed_leaves_nothing_mounted(locator, driver):
     with subprocess.Popen(
         [*VOLUME, "mount", "--driver", driver, locator], stdout=subprocess.PIPE, text=True

@@ -61,11 +61,12 @@ def _asked_to_end() -> Iterator[threading.Event]:
     """An event that is set by the signals that ask a process to end.
 
     They are caught from the beginning: one that comes while the mount is made ends it as soon as it is there.
+    One that whoever started this has had ignored stays so: nohup's SIGHUP, Ctrl-C for a script's `&`.
     """
     asked = threading.Event()
-    before = {
-        each: signal.signal(each, lambda *_: asked.set()) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [each for each in ending if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, lambda *_: asked.set()) for each in heard}
     try:
         yield asked
     finally:
