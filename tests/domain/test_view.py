@@ -256,6 +256,19 @@ def test_nothing_lies_below_a_file():
     view.close()
 
 
+def test_without_links_each_name_is_a_file_by_itself_and_is_found_by_its_number():
+    group = {b"a": file(b"one", hardlink=7), b"d/b": file(b"one", hardlink=7)}
+    layer = {b"": DIRECTORY, b"d": DIRECTORY, **group}
+    view = View(view_of(layer).layers, links=False)
+    nodes = [view.resolve(path) for path in group]
+
+    assert 2 == len({node.number for node in nodes})
+    assert nodes == [view.node(node.number) for node in nodes]
+    assert [[b"a"], [b"d/b"]] == [view.links(node) for node in nodes]
+    assert [(0, 1), (0, 1)] == [(view.entry(node).hardlink, view.link_count(node)) for node in nodes]
+    view.close()
+
+
 def test_a_hidden_name_of_a_link_group_is_not_counted():
     group = {b"a": file(b"one", hardlink=7), b"b": file(b"one", hardlink=7), b"c": file(b"one", hardlink=7)}
 

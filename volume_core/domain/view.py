@@ -72,10 +72,14 @@ def _from(layer: int, alive: int) -> int:
 
 
 class View:
-    """The tree shown by *layers*, oldest first; an empty tree where there are none."""
+    """The tree shown by *layers*, oldest first; an empty tree where there are none.
 
-    def __init__(self, layers: Sequence[LayerReader] = ()) -> None:
+    Without *links* each name of a hard link group is a file by itself, with a number of its own.
+    """
+
+    def __init__(self, layers: Sequence[LayerReader] = (), *, links: bool = True) -> None:
         self._layers = tuple(layers)
+        self._shows_links = links
         self._directories: dict[tuple[bytes, int], tuple[tuple[int, int], ...]] = {}
         self.root = self._find_root()
 
@@ -115,6 +119,8 @@ class View:
         return found
 
     def _node(self, directory: Node, layer: int, row: Row) -> Node:
+        if row.hardlink and not self._shows_links:
+            row = row._replace(hardlink=0)
         number = (layer + 1) << _ROW_BITS | (row.hardlink or row.id)
         alive = 0
         if row.kind == _DIRECTORY:

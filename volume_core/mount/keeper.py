@@ -31,6 +31,7 @@ from typing import Any
 
 from volume_core.errors import MountError
 from volume_core.mount import syscalls
+from volume_core.mount.fuse_overlay import NAME as FUSE_OVERLAY
 from volume_core.mount.plans import Plan
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ def server_config(plan: Plan, fuse_fd: int, resend: bool) -> dict[str, Any]:
         "resend": resend,
         # Where the mount does not check modes, it must not check access lists either (attaching.py).
         "acls": plan.allow_other or syscalls.may_mount(),
+        # fuse-overlayfs knows a file by its number and copies it up under one of its names, whichever was written to.
+        "links": plan.driver != FUSE_OVERLAY or plan.upper is None,
     }
 
 

@@ -10,6 +10,7 @@ CONFIG is the path of a JSON file, or the number of an inherited descriptor to r
     used_bytes, inode_count   what statfs tells
     resend             true: a server before this one may have died with requests in its hands; ask for them again
     acls               true: the kernel checks modes here, and is to check access lists as well
+    links              false: each name of a hard linked file is shown as a file by itself
     push               false: never push neighbours into the page cache (default true)
 
     one thread, the loop:    read a request -> answer it from the layers, memory, the local cache
@@ -28,6 +29,7 @@ Always true:
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import logging
 import os
@@ -70,6 +72,7 @@ class Config(NamedTuple):
     inode_count: int = 0
     resend: bool = False
     acls: bool = False
+    links: bool = True
     push: bool = True
 
     @classmethod
@@ -132,14 +135,15 @@ def run(config: Config) -> int:
     fd = config.fuse_fd
     is_local = config.store.startswith("file:")
     supply = Supply(lambda: open_any(config.store), is_local, config.cache_dir, config.cache_limit_bytes)
-    started = start_pusher(fd, lambda: open_view(config.layers), supply.read_neighbours) if config.push else None
+    opened = functools.partial(open_view, config.layers, links=config.links)
+    started = start_pusher(fd, opened, supply.read_neighbours) if config.push else None
 
     def touched(node: Node) -> None:
         if started is not None and started.touches.touched(node):
             inbox.yield_cpu()
 
     totals = Totals(config.used_bytes, config.inode_count)
-    requests = Requests(open_view(config.layers), totals, supply.read_local, touched if started else None, config.acls)
+    requests = Requests(opened(), totals, supply.read_local, touched if started else None, config.acls)
     inbox = Inbox(fd, requests.prepare)
     complaints = Complaints()
     if config.resend and not ask_again(fd):

@@ -98,8 +98,8 @@ def open_layer(path: Path, name: str | None = None) -> LayerReader:
     return _reader(_connect(path, what), what)
 
 
-def open_view(paths: Sequence[Path]) -> View:
-    """Return the view of the indexes at *paths*, oldest first; closing it closes them."""
+def open_view(paths: Sequence[Path], *, links: bool = True) -> View:
+    """Return the view of the indexes at *paths*, oldest first, *links* as View has it; closing it closes them."""
     from volume_core.domain.view import View
 
     with contextlib.ExitStack() as opened:
@@ -107,7 +107,7 @@ def open_view(paths: Sequence[Path]) -> View:
         for path in paths:
             layers.append(layer := open_layer(path))
             opened.callback(layer.close)
-        view = View(layers)
+        view = View(layers, links=links)
         opened.pop_all()
     return view
 

@@ -208,6 +208,27 @@ class DriverContract:
         self.assert_shown(was, shown)
         assert_same_tree(self.shown_read_only(describe(planted)), shown.path, ignore={"mtime_ns"})
 
+    def test_what_is_written_to_one_name_of_a_file_is_in_the_version_at_that_name(
+        self, driver: Driver, bench: Bench, version: Made
+    ) -> None:
+        request = bench.writer(version)
+        mounted = bench.mount(driver, request)
+        names = (mounted.path / "one", mounted.path / "dir" / "two")
+        before = [name.read_bytes() for name in names]
+        with open(names[0], "ab") as file:
+            file.write(b"to the first")
+        first = bench.commit(request, mounted, version, version)
+        shown = bench.mount(driver, bench.reader(first, "first"))
+        assert before[0] + b"to the first" == (shown.path / "one").read_bytes()
+        assert names[1].read_bytes() == (shown.path / "dir" / "two").read_bytes()
+
+        with open(names[1], "ab") as file:
+            file.write(b"to the second")
+        was = [name.read_bytes() for name in names]
+        second = bench.commit(request, mounted, version, first)
+        shown = bench.mount(driver, bench.reader(second, "second"))
+        assert was == [(shown.path / "one").read_bytes(), (shown.path / "dir" / "two").read_bytes()]
+
     def test_commits_follow_each_other_under_one_mount(self, driver: Driver, bench: Bench, version: Made) -> None:
         request = bench.writer(version)
         mounted = bench.mount(driver, request)
