@@ -108,6 +108,13 @@ def live_mount_of(work_id: str, state: State) -> Mounted | None:
     return None
 
 
+def is_detached(mounted: Mounted) -> bool:
+    """Whether a mount that `live_mount_of` found outlives the process that asked for it."""
+    if isinstance(mounted, CopyMounted):
+        return mounted.record.detached
+    return isinstance(mounted, LiveMount) and mounted.record.plan.detach
+
+
 def _live(state: State) -> Iterator[LiveMount | CopyMounted]:
     yield from live_mounts(state)
     clean_copies(state)
@@ -121,11 +128,12 @@ def _working_copy(mounted: LiveMount | CopyMounted) -> str | None:
 def _mounts(state: State) -> Iterator[Mount]:
     for mounted in _live(state):
         if isinstance(mounted, CopyMounted):
-            volume, locator, detached = mounted.record.volume, mounted.record.locator, mounted.record.detached
+            volume, locator = mounted.record.volume, mounted.record.locator
         else:
             plan = mounted.record.plan
-            volume, locator, detached = plan.volume, plan.locator, plan.detach
+            volume, locator = plan.volume, plan.locator
         copy = _working_copy(mounted)
+        detached = is_detached(mounted)
         yield Mount(mounted.path, volume, locator, mounted.driver, copy is not None, copy, detached, mounted.unmount)
 
 

@@ -40,7 +40,7 @@ from volume_core.parts.workcopies import HeldLock, WorkingCopy
 from volume_core.plugins.manager import plugins
 from volume_core.settings import upper_limit_bytes
 from volume_core.statuses import Status
-from volume_core.surveying import live_mount_of
+from volume_core.surveying import is_detached, live_mount_of
 from volume_core.version_terms import SQUASH
 from volume_core.versions import Place, Version, read_version
 from volume_core.worktrees import Outcome, Terms, WorkTree, sparing
@@ -109,6 +109,10 @@ class Writer:
         copy = workcopies.load(state, work_id)
         with contextlib.ExitStack() as undo:
             lock = undo.enter_context(copy.lock())
+            if mounted is not None and not is_detached(mounted):
+                # Its owner has died, and its supervisor is about to take it down: it may be gone at any moment.
+                mounted.unmount(lazy=True)
+                mounted = None
             copy.record = workcopies.load(state, work_id).record  # as its last holder left it
             writer = cls._recover(state, copy, lock, allow_torn)
             undo.pop_all()
@@ -270,10 +274,20 @@ class Writer:
     # -- the end
 
     def finish(self) -> None:
-        """After a commit: unmount, and remove the working copy unless something was written since."""
-        self._detach()
+        """After a commit: unmount, and remove the working copy unless something was written since.
+
+        The version exists by now: where the tree cannot be compared with it, the working copy is kept.
+        """
         try:
+            self._detach()
             moved = self._tree().changed_paths()
+        except (VolumeError, OSError) as error:
+            self._lock.close()
+            log.warning(
+                "volume %s was committed, but whether anything was written after that cannot be told: %s; %s",
+                self.line.name, error, self._kept(),
+            )  # fmt: skip
+            return
         except BaseException:
             self._lock.close()
             raise

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from facade_kit import committed, contents, objects, working_copies, write
+from facade_kit import committed, contents, objects, read, working_copies, write
 
 from volume_core import NotFoundError, Volume
 from volume_core.format.names import version_name
@@ -124,3 +126,83 @@ def test_a_line_may_begin_with_bytes_that_are_no_text():
 
     assert "caf\\udce9" == line.message
     assert {"\\udce9": "x"} == line.log_sync()[0].labels
+
+
+WRITE_UNTIL_KILLED = """
+import sys
+from volume_core import Volume
+volume = Volume.new("data")
+path = volume.mount_sync(driver=sys.argv[1])
+(path / "a").write_text("1")
+print(volume.status_sync().working_copy, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_copy_is_recovered_while_its_mount_is_being_taken_down(any_driver):
+    """Right after its owner was killed a mount may still be there, and be gone at any later moment."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITE_UNTIL_KILLED, any_driver], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        work_id = owner.stdout.readline().strip()
+        owner.kill()
+        owner.wait()
+        recovered = Volume.recover_sync(work_id)
+    assert recovered.mount_path is None
+    write(recovered.mount_sync(), {"b": "2"})
+
+    assert {"a": "1", "b": "2"} == contents(recovered.finalize_sync())
+
+
+@pytest.mark.loud
+def test_finalize_returns_its_version_though_nothing_can_be_compared_after_it(driver, monkeypatch, caplog):
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    volume = Volume.new("data")
+    write(volume.mount_sync(driver=driver), {"a": "1"})
+    with monkeypatch.context() as patched:
+        patched.setattr("volume_core.worktrees.WorkTree.changed_paths", full)
+        version = volume.finalize_sync()
+    [work_id] = working_copies()
+
+    assert work_id in caplog.text
+    assert {"a": "1"} == contents(version)
+    assert version == Volume.recover_sync(work_id).finalize_sync()
+    assert [] == working_copies()
+
+
+def test_a_tree_that_was_moved_unnoticed_is_not_taken_for_what_is_mounted_there_now(tmp_path, monkeypatch):
+    place = tmp_path / "place"
+    volume = Volume.new("data")
+    write(volume.mount_sync(place, driver="copy"), {"a": "mine"})
+    update = WorkingCopy.update
+
+    def full_when_moved(copy, **changes):
+        if changes == {"tree": None}:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        update(copy, **changes)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WorkingCopy, "update", full_when_moved)
+        work_id = volume.close_sync()
+    other = Volume.new("other")
+    write(other.mount_sync(place, driver="copy"), {"a": "another's"})
+    version = Volume.recover_sync(work_id).finalize_sync()
+
+    assert {"a": "mine"} == contents(version)
+    assert {"a": "another's"} == contents(other.finalize_sync())
+
+
+@pytest.mark.fuse
+def test_a_version_holds_what_fuse_overlayfs_shows():
+    volume = committed(files={"d/of the base": "x"}).fork_sync("fork")
+    path = volume.mount_sync(driver="fuse-overlay")
+    shutil.rmtree(path / "d")
+    write(path, {"d/new": "y"})
+    (path / "d").rename(path / "moved")
+    shown = read(path)
+    version = volume.finalize_sync()
+
+    assert shown == contents(version)
+    assert shown.items() >= {"moved/new": "y"}.items()

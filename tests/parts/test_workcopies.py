@@ -56,7 +56,9 @@ def test_an_update_is_seen_by_the_next_who_looks(state, tmp_path):
     assert "file:///store/versions/v/1.json" == found.parent
     assert made.path / "upper" == found.upper
     (tmp_path / "tree").mkdir()
-    assert tmp_path / "tree" == found.upper
+    assert made.path / "upper" == found.upper, "another's directory at the same path"
+    made.update(tree_inode=(tmp_path / "tree").stat().st_ino)
+    assert tmp_path / "tree" == load(state, made.id).upper
     assert {"captured.sqlite"} == {found.captured_path.name}
     assert sorted(["lock", "record.json", "upper", "work"]) == sorted(os.listdir(made.path))
 

@@ -240,7 +240,10 @@ def _keep_for_recovery(state: State, record: CopyRecord) -> None:
         copy.update(tree=str(kept))  # first: a crash in between leaves the record here, and this is done again
         os.rename(path, kept)
     else:
-        copy.update(tree=None)
+        try:
+            copy.update(tree=None)
+        except OSError as error:  # a full disk, say; WorkingCopy.upper finds it anyway
+            log.info("where the tree of working copy %s is now could not be noted: %s", copy.id, error)
 
 
 def move(source: Path, target: Path) -> None:

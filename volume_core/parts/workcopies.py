@@ -25,6 +25,7 @@ import functools
 import json
 import logging
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -190,7 +191,8 @@ class WorkingCopy:
     @property
     def upper(self) -> Path:
         """The root of what a commit scans: `upper/`, or the copy driver's tree."""
-        if self.record.tree is not None and os.path.isdir(self.record.tree):
+        # Another mount may be at that path by now.
+        if self.record.tree is not None and _is_directory(Path(self.record.tree), self.record.tree_inode):
             return Path(self.record.tree)
         return self.path / "upper"  # also where the tree was moved to, by whoever died before he could note it
 
@@ -377,9 +379,18 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
 
 
+def _is_directory(path: Path, inode: int) -> bool:
+    """Whether the directory that has *inode* is still at *path*."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_ino == inode
+
+
 def _remove_outside(tree: Path, inode: int) -> None:
     """Delete a tree that lies where its user asked for it, if it still does; a mount point stays, empty."""
-    if not tree.is_dir() or os.lstat(tree).st_ino != inode:
+    if not _is_directory(tree, inode):
         return
     remove_tree(tree, keep_root=True)
     with contextlib.suppress(OSError):  # it is a mount point, or its parent is not ours
