@@ -7,10 +7,12 @@ best is tried when the best, against the report, cannot mount after all.
 from __future__ import annotations
 
 import logging
+import os
 from typing import cast
 
 from volume_core.errors import InvalidNameError, MountError
 from volume_core.mount.choosing import AUTO, choose
+from volume_core.mount.claiming import refuse_occupied
 from volume_core.mount.doctor import COPY, DRIVERS, FUSE_OVERLAY, KERNEL, examine
 from volume_core.mount.request import Driver, Mounted, MountRequest
 from volume_core.plugins.manager import plugins
@@ -25,6 +27,9 @@ def mount_with(wanted: str, request: MountRequest) -> Mounted:
     """
     if wanted not in {AUTO, *DRIVERS}:
         return _from_plugin(wanted).mount(request)
+    if wanted == AUTO:
+        # What is wrong with the path is not put right by another driver.
+        refuse_occupied(os.path.realpath(request.mount_path))
     choice = choose(examine(request.state.work), wanted, writable=request.writable)
     for name, after in zip((choice.driver, *choice.others), (*choice.others, None), strict=True):
         try:

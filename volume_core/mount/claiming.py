@@ -11,6 +11,7 @@ import os
 from volume_core.errors import MountError
 from volume_core.mount import stale, syscalls
 from volume_core.mount.plans import (
+    FUSE_OVERLAY_KIND,
     SERVING_LOCK,
     SUPERVISOR_LOCK,
     Plan,
@@ -72,9 +73,19 @@ def _refuse_unfit(path: str) -> bool:
     """Raise MountError unless *path* is an empty directory or nothing at all; return whether it exists."""
     mounted = syscalls.mounted_at(path)
     if mounted is not None:
-        raise MountError(
-            f"{path}: {mounted.source} ({mounted.kind}) is mounted there already: unmount it or choose another path"
-        )
+        raise _mounted_already(path, mounted)
+    return refuse_occupied(path)
+
+
+def refuse_occupied(path: str) -> bool:
+    """Raise MountError where no driver may put a tree; return whether *path* (without symlinks) exists.
+
+    That is at a tree of another mount of ours, even an empty one, whose files would be taken for its volume's; and
+    at what is not an empty directory.  Another file system's empty root will do for a driver that needs no mount.
+    """
+    mounted = syscalls.mounted_at(path)
+    if mounted is not None and (mounted.source.startswith("volume:") or mounted.kind == FUSE_OVERLAY_KIND):
+        raise _mounted_already(path, mounted)
     try:
         with os.scandir(path) as entries:
             if any(entries):
@@ -86,6 +97,12 @@ def _refuse_unfit(path: str) -> bool:
     except OSError as error:
         raise MountError(f"{path} cannot be mounted on: {error.strerror}") from error
     return True
+
+
+def _mounted_already(path: str, mounted: syscalls.MountPoint) -> MountError:
+    return MountError(
+        f"{path}: {mounted.source} ({mounted.kind}) is mounted there already: unmount it or choose another path"
+    )
 
 
 def _make(path: str) -> None:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from volume_core.domain.changes import Upper
 from volume_core.errors import MountError
 from volume_core.mount import syscalls
+from volume_core.mount.claiming import refuse_occupied
 from volume_core.mount.copies import (
     DIALECT,
     LOCK,
@@ -242,17 +243,9 @@ def _claim(request: MountRequest) -> tuple[Path, CopyRecord]:
         if other.mount_path == path:
             raise MountError(f"{path}: a copy of volume {other.volume} is there already, or is being made")
     kept_here = copy is not None and copy.record.tree == path and is_hydrated(copy)
-    found = True
-    try:
-        if os.listdir(path) and not kept_here:
-            raise MountError(
-                f"{path} is not empty: a mount would hide what is in it; choose an empty or a new directory"
-            )
-    except FileNotFoundError:
-        found = False
+    found = kept_here or refuse_occupied(path)
+    if not found:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-    except OSError as error:
-        raise MountError(f"{path} cannot be mounted on: {error.strerror}") from error
     record = CopyRecord(
         uuid.uuid4().hex, path, request.volume, request.locator, copy.id if copy else None, request.detach, boot_id(),
         found and not kept_here,

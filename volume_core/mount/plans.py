@@ -29,6 +29,7 @@ SERVING_LOCK = "serving"
 CONTROL = "control.sock"
 LOG = "log"
 VIEW = "view"
+FUSE_OVERLAY_KIND = "fuse.fuse-overlayfs"  # which gives every mount the same source
 
 
 class Process(NamedTuple):
@@ -195,8 +196,7 @@ class Record(NamedTuple):
 
     def is_ours(self, source: str, kind: str) -> bool:
         """Whether a file system with that source and kind, at one of our paths, is what this mount put there."""
-        # fuse-overlayfs gives every mount the same source.
-        return source == self.plan.source or (self.plan.driver == "fuse-overlay" and kind == "fuse.fuse-overlayfs")
+        return source == self.plan.source or (self.plan.driver == "fuse-overlay" and kind == FUSE_OVERLAY_KIND)
 
 
 def forget(directory: str) -> None:

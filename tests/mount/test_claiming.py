@@ -1,0 +1,40 @@
+"""No driver puts a tree where it would end up in another volume, and `auto` does not try them all to find out."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import pytest
+from mount_kit import Bench
+
+from volume_core.drivers import mount_with
+from volume_core.errors import MountError
+from volume_core.mount.copying import CopyDriver
+from volume_core.mount.kernel import KernelDriver
+
+pytestmark = pytest.mark.fuse
+
+
+def test_nothing_is_copied_into_the_empty_tree_of_another_mount(bench: Bench):
+    mounted = KernelDriver().mount(bench.new_volume("mnt"))
+    for mount in (CopyDriver().mount, lambda request: mount_with("auto", request)):
+        with pytest.raises(MountError, match="is mounted there already"):
+            mount(bench.reader("mnt"))
+
+    assert [] == os.listdir(mounted.path)
+    mounted.unmount()
+
+
+@pytest.mark.parametrize("kind", ["file", "full"])
+def test_a_path_that_no_driver_can_use_is_refused_once(bench: Bench, caplog, kind):
+    path = bench.home / "mnt"
+    if kind == "file":
+        path.write_text("precious")
+    else:
+        (path / "precious").mkdir(parents=True)
+    caplog.set_level(logging.WARNING)
+
+    with pytest.raises(MountError, match=r"not empty|Not a directory"):
+        mount_with("auto", bench.reader("mnt"))
+    assert [] == caplog.records
