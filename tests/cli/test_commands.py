@@ -131,6 +131,20 @@ def test_what_cannot_be_done_is_one_line_and_a_code(volume, locator, arguments, 
         assert result.stderr.startswith("volume: ")
 
 
+def test_ls_of_no_store_says_so(volume, said, tmp_path):
+    missing = volume("ls", tmp_path / "typo", code=3).stderr
+
+    assert "there is no store" in missing
+    assert not (tmp_path / "typo").exists()
+    assert said("ls").startswith("volume")  # the default one may be empty
+
+
+def test_cp_into_a_directory_that_is_not_there_names_it(volume, locator, tmp_path):
+    assert f"{tmp_path / 'typo'}: there is no such directory" in (
+        volume("cp", f"{locator}:/hello.txt", tmp_path / "typo" / "x", code=2).stderr
+    )
+
+
 def test_ls_of_a_store_and_of_a_version(said, told, locator):
     said("fork", locator, "other")
     [data, other] = told("ls")

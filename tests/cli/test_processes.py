@@ -104,6 +104,23 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
     assert 0 == process.returncode
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["status", "--json"], ["ls", "--help"]], ids=" ".join)
+def test_what_cannot_be_printed_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        command = [*VOLUME, *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+
+    assert (1, "volume: No space left on device\n") == (done.returncode, done.stderr)
+
+
+def test_state_that_cannot_be_made_names_the_setting(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run("doctor", check=False, env=os.environ | {"VOLUME_STATE_DIR": str(tmp_path / "file" / "state")})
+
+    assert 1 == done.returncode
+    assert re.fullmatch(r"volume: \S+/file/state: Not a directory; .*set \$VOLUME_STATE_DIR.*\n", done.stderr)
+
+
 def test_the_script_of_the_documentation_runs(tmp_path):
     [script] = re.findall(r"```bash\n(locator=.*?)```", DOCS, re.DOTALL)
     (tmp_path / "data").mkdir()

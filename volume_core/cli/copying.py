@@ -43,6 +43,8 @@ def _copy_out(source: At, destination: Path) -> None:
         start = browser.find(source.path, follow=False)
         if destination.is_dir() and start.name:
             destination /= os.fsdecode(start.name)
+        if not destination.absolute().parent.is_dir():
+            raise click.UsageError(f"{destination.parent}: there is no such directory to copy into")
         with output.bar(f"copying to {destination}", size_of(browser, start)) as bar:
             copy_out(browser, start, destination, bar.advance)
 

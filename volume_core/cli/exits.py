@@ -6,6 +6,7 @@ tell what to do; an error nobody expected keeps its traceback, since it is a bug
 
 from __future__ import annotations
 
+import os
 from typing import IO, Any
 
 import click
@@ -21,6 +22,7 @@ from volume_core.errors import (
     StorageError,
     VolumeError,
 )
+from volume_core.parts.state import STATE_DIR_VARIABLE
 
 FAILED = 1
 USAGE = 2  # click's own, for a command line that does not parse
@@ -47,12 +49,23 @@ def code_of(error: BaseException) -> int:
     return next((code for kind, code in CODES.items() if isinstance(error, kind)), FAILED)
 
 
+def _system_text(error: OSError) -> str:
+    """Return what the system said, and which setting it is about."""
+    if error.filename is None or error.strerror is None:
+        return error.strerror or str(error)
+    path = os.path.abspath(os.fsdecode(error.filename))
+    root = os.path.abspath(os.path.expanduser(os.environ.get(STATE_DIR_VARIABLE) or "~/.volumes"))
+    ours = os.path.commonpath([path, root]) in (root, path)  # below it, or on the way to it
+    hint = f"; local state is kept in {root}: set ${STATE_DIR_VARIABLE} to a directory of your own" if ours else ""
+    return f"{path}: {error.strerror}{hint}"
+
+
 class Failure(click.ClickException):
     """An error to be told in one line."""
 
     def __init__(self, error: BaseException) -> None:
         notes = getattr(error, "__notes__", [])
-        text = str(error) or type(error).__name__
+        text = _system_text(error) if isinstance(error, OSError) else str(error) or type(error).__name__
         super().__init__("; ".join(" ".join(part.split()) for part in (text, *notes)))
         self._code = code_of(error)
 

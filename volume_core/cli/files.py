@@ -14,10 +14,12 @@ from volume_core.browsing import Browser, browse
 from volume_core.cli import output
 from volume_core.cli.places import At, at_argument, ats_argument, parse_at
 from volume_core.domain.view import Node
+from volume_core.errors import NotFoundError
 from volume_core.format.entries import Entry, Kind
 from volume_core.listing import volumes_in
 from volume_core.plugins.manager import plugins
 from volume_core.storage.opening import store_url
+from volume_core.storage.probing import read_format
 from volume_core.versions import Place
 
 _FORMATS = {
@@ -57,7 +59,10 @@ def ls(target: str | None, long_: bool, json_: bool) -> None:
 
 def _list_store(target: str | None, json_: bool) -> None:
     default = plugins().default_bucket()
-    found = volumes_in(Place(store_url(None, target, default)).store())
+    store = Place(store_url(None, target, default)).store()
+    found = volumes_in(store)
+    if target and not found and read_format(store) is None:
+        raise NotFoundError(f"{store.url}: there is no store; its first volume makes it: volume new --bucket {target}")
     if json_:
         output.as_json([each._asdict() | {"newest": str(each.newest)} for each in found])
         return

@@ -50,6 +50,14 @@ class _Commands(click.Group):
         found: click.Command = getattr(module, cmd_name)
         return found
 
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **more)
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # the help could not be printed
+            raise Failure(error) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
