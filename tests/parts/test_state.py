@@ -59,6 +59,15 @@ def test_nothing_is_made_before_it_is_asked_for(tmp_path):
         assert 0o700 == stat.S_IMODE(directory.stat().st_mode)
 
 
+def test_in_a_directory_that_is_open_to_others_everything_is_closed(tmp_path):
+    tmp_path.chmod(0o755)  # an emptyDir, or what the user made himself
+
+    State.at(tmp_path).prepare()
+
+    assert {0o700} == {stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()}
+    assert "store" in os.listdir(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["plain", "with blank", "100%41", "ü", os.fsdecode(b"\xff")])
 def test_the_default_store_lies_in_it_whatever_its_name(tmp_path, name):
     state = State.at(tmp_path / name).prepare()

@@ -83,9 +83,14 @@ class State:
         return self.root / "copies"
 
     @property
+    def store(self) -> Path:
+        """Where the default store is."""
+        return self.root / "store"
+
+    @property
     def default_store_url(self) -> str:
         """The URL of the store for volumes that name no bucket."""
-        return "file://" + quote_from_bytes(os.fsencode(self.root / "store"), safe="/")
+        return "file://" + quote_from_bytes(os.fsencode(self.store), safe="/")
 
     def prepare(self) -> Self:
         """Make the directories that are not there yet, for their owner alone; return self.
@@ -93,6 +98,6 @@ class State:
         Raises OSError where the root cannot be made.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for directory in (self.cache, self.layers, self.packs, self.work, self.mounts, self.copies):
+        for directory in (self.store, self.cache, self.layers, self.packs, self.work, self.mounts, self.copies):
             directory.mkdir(mode=0o700, exist_ok=True)
         return self
