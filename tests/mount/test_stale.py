@@ -6,6 +6,8 @@ import errno
 import itertools
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,32 @@ def test_an_owner_that_starts_again_gets_his_path_back(bench: Bench):
     mounted.unmount()  # the first one is long gone; this one is not touched
     assert "hello\n" == (again.path / "hello").read_text()
     again.unmount()
+
+
+def test_a_detached_mount_of_another_container_is_left_alone_while_it_is_served(bench: Bench):
+    """Its mount table cannot be seen from here; removing the directory under a mount there would detach it."""
+    owner = Owner(bench.reader(detach=True))
+    record = owner.record()
+    kill_one(owner, "supervisor")
+    elsewhere = record.plan.asker._replace(namespace="pid:[1]")
+    record._replace(plan=record.plan._replace(asker=elsewhere)).save()
+    look = (
+        "import sys; from volume_core.mount.mounting import clean; from volume_core.parts.state import State;"
+        "print(clean(State.at(sys.argv[1])))"
+    )
+    here = [sys.executable, "-c", look, str(bench.state.root)]
+    script = 'umount "$0" && exec "$@"'
+
+    # A mount table of its own, without that mount.
+    command = ["unshare", "--mount", "sh", "-c", script, record.plan.mount_path, *here]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+
+    assert "[]\n" == done.stdout
+    assert "hello\n" == (bench.home / "mnt" / "hello").read_text()
+    record.save()
+    kill_one(owner, "server")
+    next_start(bench)
+    assert [] == bench.mounted()
 
 
 def test_a_detached_mount_is_left_alone_while_it_works(bench: Bench):
