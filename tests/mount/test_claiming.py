@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 
 import pytest
 from mount_kit import Bench
@@ -24,6 +25,17 @@ def test_nothing_is_copied_into_the_empty_tree_of_another_mount(bench: Bench):
 
     assert [] == os.listdir(mounted.path)
     mounted.unmount()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="bind mounts need root")
+def test_a_tree_that_was_bound_onto_itself_is_taken_down_whole(bench: Bench):
+    mounted = KernelDriver().mount(bench.new_volume("mnt"))
+    subprocess.run(["mount", "--bind", mounted.path, mounted.path], check=True)
+
+    mounted.unmount()
+
+    assert [] == bench.mounted()
+    assert not mounted.path.exists()
 
 
 @pytest.mark.parametrize("kind", ["file", "full"])

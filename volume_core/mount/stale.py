@@ -116,13 +116,20 @@ def dismantle(record: Record, *, lazy: bool) -> None:
 def take_down(record: Record, *, lazy: bool) -> None:
     """Unmount what *record* says, top first; see dismantle()."""
     for position, path in enumerate(reversed(record.plan.paths)):
-        there = [each for each in syscalls.mount_points() if each.path == path]
-        if not any(record.is_ours(each.source, each.kind) for each in there):
-            continue
-        if not record.is_ours(there[-1].source, there[-1].kind):
-            raise BusyError(f"{path}: {there[-1].source} was mounted over it; unmount that first")
         # Once the top is gone nobody but a curious root holds what is below it, and nothing must stay half taken down.
-        detach(path, lazy=lazy or position > 0)
+        _take_away(record, path, lazy=lazy or position > 0)
+
+
+def _take_away(record: Record, path: str, *, lazy: bool) -> None:
+    """Unmount what *record* has at *path*, however often: a bind mount of the tree onto itself looks the same."""
+    there = [each for each in syscalls.mount_points() if each.path == path]
+    ours = [record.is_ours(each.source, each.kind) for each in there]
+    if not any(ours):
+        return
+    if not ours[-1]:
+        raise BusyError(f"{path}: {there[-1].source} was mounted over it; unmount that first")
+    for _ in range(sum(ours)):
+        detach(path, lazy=lazy)
 
 
 def remove_mount_path(path: str) -> None:
