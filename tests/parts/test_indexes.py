@@ -365,3 +365,23 @@ def test_an_index_in_memory_can_be_opened():
 
     assert ref == reader.chunk(digest(b"content"))
     reader.close()
+
+
+def test_a_cache_that_takes_nothing_is_named(store, cache):
+    ref = put_layer(store, index_of(b"a"))
+    cache._dir.parent.mkdir()
+    cache._dir.symlink_to("a disk that is not there")
+
+    with pytest.raises(StorageError, match=r"cannot be kept in .*/cache/layers: .*VOLUME_STATE_DIR"):
+        cache.fetch(store, [ref])
+
+
+def test_several_are_fetched_where_no_thread_can_begin(store, cache, monkeypatch):
+    refs = [put_layer(store, index_of(name)) for name in (b"a", b"b", b"c")]
+
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    assert [ref.index_digest for ref in refs] == [path.stem for path in cache.fetch(store, refs)]

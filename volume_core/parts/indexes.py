@@ -31,7 +31,7 @@ from urllib.parse import quote
 
 from blake3 import blake3
 
-from volume_core.errors import CorruptObjectError, NotFoundError
+from volume_core.errors import CorruptObjectError, NotFoundError, StorageError
 from volume_core.format import zstd
 from volume_core.format.digests import hex_digest, verify
 from volume_core.format.entries import Entry
@@ -225,7 +225,13 @@ class IndexCache:
             stored = store.get_range(name, 0, ref.size_bytes + 1)
         except NotFoundError as error:
             raise CorruptObjectError(f"layer {ref.digest} is missing from {store.url}; run verify") from error
-        self._write(ref, unpack_index(ref, stored), lambda path: _check(path, f"layer {ref.digest}"))
+        try:
+            self._write(ref, unpack_index(ref, stored), lambda path: _check(path, f"layer {ref.digest}"))
+        except OSError as error:
+            raise StorageError(
+                f"the index of layer {ref.digest} cannot be kept in {self._dir}: {error.strerror}; make that possible, "
+                "or set VOLUME_STATE_DIR to another place"
+            ) from error
 
     def _is_whole(self, ref: LayerRef) -> bool:
         path = self.path(ref)
