@@ -57,9 +57,7 @@ def test_objects_lie_where_the_format_says():
     assert f"packs/01/{VERSION}" == names.pack_name(VERSION)
     assert f"layers/{VERSION}" == names.layer_name(VERSION)
     assert f"versions/data/{VERSION}.json" == names.version_name("data", VERSION)
-    assert "heads/data.json" == names.head_name("data")
     assert "intents/i-1.json" == names.intent_name("i-1")
-    assert f"leases/{VERSION}/l-1.json" == names.lease_name(VERSION, "l-1")
     assert "format.json" == names.FORMAT_NAME
 
 

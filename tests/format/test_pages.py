@@ -108,7 +108,7 @@ def test_the_numbers_are_those_of_the_code(name, said):
 
 @pytest.mark.parametrize(
     "prefix",
-    [names.PACKS, names.LAYERS, names.VERSIONS, names.HEADS, names.TAGS, names.INTENTS, names.LEASES, names.MOVED],
+    [names.PACKS, names.LAYERS, names.VERSIONS, names.INTENTS],
 )
 def test_every_name_of_an_object_is_on_the_page(prefix):
     assert f"`{prefix}" in page("store")

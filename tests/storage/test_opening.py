@@ -216,3 +216,25 @@ def test_a_local_store_loads_no_library_of_remote_ones(url):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
 
     assert "[]\n" == done.stdout
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://AKIA:SECRET@bucket",
+        "s3://AKIA:SEC/SECRET@bucket/prefix",
+        "gs://SECRET@bucket",
+        "az://name:SECRET@container",
+        "az://container/prefix?sig=SECRET",
+    ],
+)
+def test_credentials_in_a_url_are_refused_and_not_repeated(url):
+    with pytest.raises(InvalidNameError) as refused:
+        normalize(url)
+
+    assert "SECRET" not in str(refused.value)
+
+    with pytest.raises(InvalidNameError) as refused:
+        Locator.parse(url)
+
+    assert "SECRET" not in str(refused.value)

@@ -20,11 +20,7 @@ FORMAT_NAME = "format.json"
 PACKS = "packs/"
 LAYERS = "layers/"
 VERSIONS = "versions/"
-HEADS = "heads/"
-TAGS = "tags/"
 INTENTS = "intents/"
-LEASES = "leases/"
-MOVED = "moved/"
 
 
 def validate_name(name: str, what: str = "volume") -> str:
@@ -52,19 +48,14 @@ def version_name(volume: str, version: str) -> str:
     return f"{VERSIONS}{volume}/{version}.json"
 
 
-def head_name(volume: str) -> str:
-    """Return the object name of the head of *volume*."""
-    return f"{HEADS}{volume}.json"
-
-
 def intent_name(intent: str) -> str:
     """Return the object name of the intent with that id."""
     return f"{INTENTS}{intent}.json"
 
 
-def lease_name(version: str, lease: str) -> str:
-    """Return the object name of a lease on *version*."""
-    return f"{LEASES}{version}/{lease}.json"
+def without_secrets(url: str) -> str:
+    """Return *url* as a message may show it: without what stands before an @ or after a ?, where people put keys."""
+    return re.sub(r"\?.*", "?…", re.sub(r"(://|^).*@", r"\1…@", url, flags=re.DOTALL), flags=re.DOTALL)
 
 
 class Locator(NamedTuple):
@@ -85,6 +76,7 @@ class Locator(NamedTuple):
         version = leaf.removesuffix(".json")
         if not (found and "://" in store and leaf.endswith(".json") and is_hex_digest(version)):
             raise InvalidNameError(
-                f"{text!r} is not a locator; one looks like s3://bucket/prefix/versions/<volume>/<64 hex digits>.json"
+                f"{without_secrets(text)!r} is not a locator; one looks like "
+                "s3://bucket/prefix/versions/<volume>/<64 hex digits>.json"
             )
         return cls(store, validate_name(volume), version)

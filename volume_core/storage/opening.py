@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from volume_core.errors import InvalidNameError
+from volume_core.format.names import without_secrets
 from volume_core.storage.local import LocalStore
 from volume_core.storage.memory import MemoryStore
 from volume_core.storage.naming import check_name
@@ -126,7 +127,9 @@ def split_url(url: str) -> tuple[str, str]:
 def _parts(url: str) -> tuple[str, str]:
     match = _SCHEME.match(url)
     if not match:
-        raise InvalidNameError(f"{url!r} is not a URL; a store's looks like s3://bucket/prefix or file:///directory")
+        raise InvalidNameError(
+            f"{without_secrets(url)!r} is not a URL; a store's looks like s3://bucket/prefix or file:///directory"
+        )
     scheme = match[1].lower()
     return _ALIASES.get(scheme, scheme), match[2]
 
@@ -174,7 +177,10 @@ def _file_url(path: str) -> str:
 def _bucket(url: str, rest: str) -> str:
     bucket, _, prefix = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
-        raise InvalidNameError(f"{url}: {bucket!r} cannot name a bucket; a store's URL looks like s3://bucket/prefix")
+        raise InvalidNameError(
+            f"{without_secrets(url)} cannot name a bucket; a store's URL looks like s3://bucket/prefix, "
+            "and credentials are taken from the environment (docs/stores.md)"
+        )
     return f"{bucket}/{prefix}".rstrip("/") if _prefix(url, prefix.rstrip("/")) else bucket
 
 
@@ -184,9 +190,11 @@ def _prefix(url: str, prefix: str) -> str:
     try:
         check_name(prefix)
     except InvalidNameError as error:
-        raise InvalidNameError(f"{url} is no store's URL: {error}") from None
+        raise InvalidNameError(f"{without_secrets(url)} is no store's URL: {without_secrets(str(error))}") from None
     if not prefix.isprintable() or any(mark in prefix for mark in "?#%\\"):
-        raise InvalidNameError(f"{url} is no store's URL: its prefix may not hold ? # % \\ or control characters")
+        raise InvalidNameError(
+            f"{without_secrets(url)} is no store's URL: its prefix may not hold ? # % \\ or control characters"
+        )
     return prefix
 
 
@@ -198,7 +206,7 @@ def _azure_url(url: str, rest: str) -> str:
     match = _AZURE_HOST.fullmatch(host.lower())
     if not match:
         raise InvalidNameError(
-            f"{url}: {host!r} names no container; it looks like container@account.dfs.{_AZURE_DOMAIN}"
+            f"{without_secrets(url)} names no container; it looks like container@account.dfs.{_AZURE_DOMAIN}"
         )
     prefix = _prefix(url, prefix.rstrip("/"))
     container = f"abfs://{match['container']}@{match['account']}.dfs.{match['domain']}"
