@@ -27,11 +27,11 @@ if TYPE_CHECKING:
         StorageError,
         VolumeError,
     )
-    from volume_core.mounts import MountOptions
+    from volume_core.facade.mounts import MountOptions
+    from volume_core.facade.records import ActionRef
+    from volume_core.facade.statuses import HistoryEntry, Status
     from volume_core.parts.checking import Problem
     from volume_core.plugins.hookspecs import hookimpl
-    from volume_core.records import ActionRef
-    from volume_core.statuses import HistoryEntry, Status
     from volume_core.volumes import ROVolume, RWVolume, Volume
 
 __all__ = [
@@ -56,13 +56,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ActionRef": "records",
-    "HistoryEntry": "statuses",
-    "MountOptions": "mounts",
+    "ActionRef": "facade.records",
+    "HistoryEntry": "facade.statuses",
+    "MountOptions": "facade.mounts",
     "Problem": "parts.checking",
     "ROVolume": "volumes",
     "RWVolume": "volumes",
-    "Status": "statuses",
+    "Status": "facade.statuses",
     "Volume": "volumes",
     "hookimpl": "plugins.hookspecs",
 }

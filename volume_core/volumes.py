@@ -30,19 +30,19 @@ from typing import Any, Self, Unpack
 from pydantic import ModelWrapValidatorHandler, model_validator
 
 from volume_core.errors import InvalidNameError, VolumeError
+from volume_core.facade.handles import HandledRecord
+from volume_core.facade.lines import renamed
+from volume_core.facade.mounts import MountOptions, Options
+from volume_core.facade.records import METADATA_STORE_TYPES, fields_of, place
+from volume_core.facade.statuses import HistoryEntry, Status
+from volume_core.facade.twins import awaitable, awaitable_context, awaitable_of_class
+from volume_core.facade.versions import Place, Version, history, read_version
+from volume_core.facade.worktrees import Terms
+from volume_core.facade.writers import Line, Writer
 from volume_core.format.names import Locator, validate_name
-from volume_core.handles import HandledRecord
-from volume_core.lines import renamed
-from volume_core.mounts import MountOptions, Options
 from volume_core.parts.checking import Problem, check_version
 from volume_core.plugins.manager import plugins
-from volume_core.records import METADATA_STORE_TYPES, fields_of, place
-from volume_core.statuses import HistoryEntry, Status
 from volume_core.storage.opening import normalize, store_url
-from volume_core.twins import awaitable, awaitable_context, awaitable_of_class
-from volume_core.versions import Place, Version, history, read_version
-from volume_core.worktrees import Terms
-from volume_core.writers import Line, Writer
 
 StrPath = str | os.PathLike[str]
 

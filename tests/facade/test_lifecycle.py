@@ -278,7 +278,7 @@ def test_finalize_works_while_files_are_open(driver, caplog):
 
 @pytest.mark.loud
 def test_what_is_written_after_the_last_commit_of_finalize_is_kept_and_named(driver, caplog, monkeypatch):
-    from volume_core.writers import Writer
+    from volume_core.facade.writers import Writer
 
     volume = Volume.new("data")
     path = volume.mount_sync(driver=driver)

@@ -12,11 +12,11 @@ import pytest
 from facade_kit import committed, contents, objects, read, working_copies, write
 
 from volume_core import NotFoundError, Volume
+from volume_core.facade.writers import Writer
 from volume_core.format.names import version_name
 from volume_core.parts import workcopies
 from volume_core.parts.state import State
 from volume_core.parts.workcopies import WorkingCopy
-from volume_core.writers import Writer
 
 
 @pytest.mark.parametrize("is_new", [True, False])
@@ -99,7 +99,7 @@ def test_a_version_that_is_published_is_returned_though_nothing_can_be_noted_her
     path = volume.mount_sync(driver=driver)
     write(path, {"a": "1"})
     with monkeypatch.context() as patched:
-        patched.setattr("volume_core.worktrees.save", full)
+        patched.setattr("volume_core.facade.worktrees.save", full)
         patched.setattr(WorkingCopy, "update", full)
         first = volume.commit_sync()
     write(path, {"b": "2"})
@@ -162,7 +162,7 @@ def test_finalize_returns_its_version_though_nothing_can_be_compared_after_it(dr
     volume = Volume.new("data")
     write(volume.mount_sync(driver=driver), {"a": "1"})
     with monkeypatch.context() as patched:
-        patched.setattr("volume_core.worktrees.WorkTree.changed_paths", full)
+        patched.setattr("volume_core.facade.worktrees.WorkTree.changed_paths", full)
         version = volume.finalize_sync()
     [work_id] = working_copies()
 

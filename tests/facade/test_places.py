@@ -12,10 +12,10 @@ import pytest
 from facade_kit import committed, contents, mounts_below, read, write
 
 from volume_core import ActionRef, InvalidNameError, MountError, RWVolume, Volume, VolumeError, hookimpl
+from volume_core.facade.settings import cache_limit_bytes, mount_root, upper_limit_bytes
 from volume_core.mount.request import CACHE_LIMIT_BYTES
 from volume_core.parts.state import State
 from volume_core.plugins import manager
-from volume_core.settings import cache_limit_bytes, mount_root, upper_limit_bytes
 from volume_core.storage.local import LocalStore
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +88,9 @@ def test_a_detached_mount_stays_until_it_is_taken_down(driver, python, tmp_path)
     )
     path = Path(python(code, version.locator, driver).stdout.strip())
     found = read(path)
-    python("import sys; from volume_core.surveying import find_mount; find_mount(sys.argv[1]).unmount()", str(path))
+    python(
+        "import sys; from volume_core.facade.surveying import find_mount; find_mount(sys.argv[1]).unmount()", str(path)
+    )
 
     assert {"a.txt": "a", "d/b.txt": "b"} == found
     assert not path.exists()
@@ -248,7 +250,7 @@ def test_a_fork_costs_nothing_at_any_size(monkeypatch):
     version = committed()
     record = version.model_dump() | {"used_bytes": 1 << 50, "inode_count": 10**9}
     huge = Volume.model_validate(record)
-    monkeypatch.setattr("volume_core.versions.Place.store", lambda self: pytest.fail("a fork asked the store"))
+    monkeypatch.setattr("volume_core.facade.versions.Place.store", lambda self: pytest.fail("a fork asked the store"))
     started = time.perf_counter()
     fork = huge.fork_sync("fork")
 

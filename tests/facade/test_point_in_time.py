@@ -335,7 +335,7 @@ def assert_same_names(found, rounds):
 
 @pytest.mark.loud
 def test_a_store_to_a_mapped_page_after_finalizes_commit_is_kept_and_named(driver, caplog, monkeypatch):
-    from volume_core.writers import Writer
+    from volume_core.facade.writers import Writer
 
     volume = committed(files={"mapped": "0" * 4096, "other": "x"}).fork_sync("fork")
     path = volume.mount_sync(driver=driver)

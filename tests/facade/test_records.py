@@ -15,9 +15,9 @@ from facade_kit import committed, contents, write
 from pydantic import BaseModel, ValidationError
 
 from volume_core import ActionRef, InvalidNameError, ROVolume, RWVolume, Volume
+from volume_core.facade.records import fields_of
 from volume_core.format.manifest import Manifest
 from volume_core.format.names import Locator
-from volume_core.records import fields_of
 
 FIELDS = [
     "kind", "name", "bucket", "storage", "region", "index", "metadata_store_type", "used_bytes", "inode_count",

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from volume_core.releasing import release_with
+from volume_core.facade.releasing import release_with
 
 
 class Owner:
@@ -86,7 +86,7 @@ def test_a_release_that_fails_is_logged_and_stops_no_other(caplog):
 
 SCRIPT = """
 import os, sys
-from volume_core.releasing import release_with
+from volume_core.facade.releasing import release_with
 class Owner: pass
 class Thing:
     def __init__(self, name): self.name = name

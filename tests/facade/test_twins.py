@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from volume_core.twins import awaitable, awaitable_context, awaitable_of_class, in_thread
+from volume_core.facade.twins import awaitable, awaitable_context, awaitable_of_class, in_thread
 
 CALLER = contextvars.ContextVar("caller", default="nobody")
 

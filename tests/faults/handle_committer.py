@@ -13,7 +13,8 @@ from typing import Any
 
 from committer import change, prepare, say
 
-from volume_core import Volume, worktrees
+from volume_core import Volume
+from volume_core.facade import worktrees
 from volume_core.parts.workcopies import WorkingCopy
 
 

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 from mount_kit import Bench
 
-from volume_core.drivers import mount_with
 from volume_core.errors import MountError
+from volume_core.facade.drivers import mount_with
 from volume_core.mount.copying import CopyDriver
 from volume_core.mount.kernel import KernelDriver
 

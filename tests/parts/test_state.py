@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from volume_core.errors import VolumeError
+from volume_core.facade.settings import mount_root
 from volume_core.parts.state import State
-from volume_core.settings import mount_root
 from volume_core.storage.opening import normalize, open_store
 
 

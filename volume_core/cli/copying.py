@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
-from volume_core.browsing import browse
 from volume_core.cli import output
 from volume_core.cli.places import At, parse_at
 from volume_core.cli.versions import as_json, message, record
-from volume_core.grafting import copy_in, copy_out, size_of
+from volume_core.facade.browsing import browse
+from volume_core.facade.grafting import copy_in, copy_out, size_of
+from volume_core.plugins.manager import plugins
 from volume_core.volumes import ROVolume
 
 
@@ -53,9 +54,12 @@ def _copy_in(source: Path, destination: At, name: str | None, message: str, json
     if os.fspath(source) != "-" and not os.path.lexists(source):
         raise click.UsageError(f"{source}: there is no such file or directory")
     with output.bar(f"copying {source}", _size_below(source)) as bar:
-        made = copy_in(destination.version(), source, destination.path, name=name, message=message, advance=bar.advance)
+        before = destination.version()
+        made = copy_in(before, source, destination.path, name=name, message=message, advance=bar.advance)
         bar.finish()
     volume = ROVolume.of_version(made)
+    if made.locator != before.locator:
+        plugins().committed(volume, made.manifest.produced_by)
     if json_:
         output.as_json(record(volume))
     else:

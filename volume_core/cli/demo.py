@@ -27,7 +27,7 @@ import click
 
 from volume_core.cli import output
 from volume_core.errors import VolumeError
-from volume_core.versions import Place
+from volume_core.facade.versions import Place
 from volume_core.volumes import ROVolume, RWVolume, Volume
 
 if TYPE_CHECKING:

@@ -10,17 +10,17 @@ from typing import Any
 
 import click
 
-from volume_core.browsing import Browser, browse
 from volume_core.cli import output
 from volume_core.cli.places import At, at_argument, ats_argument, parse_at
 from volume_core.domain.view import Node
 from volume_core.errors import NotFoundError
+from volume_core.facade.browsing import Browser, browse
+from volume_core.facade.listing import volumes_in
+from volume_core.facade.versions import Place
 from volume_core.format.entries import Entry, Kind
-from volume_core.listing import volumes_in
 from volume_core.plugins.manager import plugins
 from volume_core.storage.opening import store_url
 from volume_core.storage.probing import read_format
-from volume_core.versions import Place
 
 _FORMATS = {
     Kind.FILE: stat.S_IFREG,

@@ -9,9 +9,9 @@ import click
 
 from volume_core.cli import output
 from volume_core.cli.versions import as_json
+from volume_core.facade.surveying import Mount, Survey, Work, survey
 from volume_core.mount.doctor import examine
 from volume_core.parts.state import State
-from volume_core.surveying import Mount, Survey, Work, survey
 
 
 @click.command()

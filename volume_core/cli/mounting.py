@@ -15,9 +15,9 @@ from volume_core.cli import output
 from volume_core.cli.places import locator_argument
 from volume_core.cli.versions import as_json, message, print_version
 from volume_core.errors import BusyError, NotFoundError
+from volume_core.facade.surveying import find_mount
 from volume_core.format.names import Locator
 from volume_core.mount.doctor import DRIVERS
-from volume_core.surveying import find_mount
 from volume_core.volumes import ROVolume, RWVolume, Volume
 
 

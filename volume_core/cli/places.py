@@ -13,9 +13,9 @@ from typing import NamedTuple
 import click
 
 from volume_core.errors import InvalidNameError
+from volume_core.facade.versions import Place, Version, read_version
 from volume_core.format.names import Locator
 from volume_core.storage.opening import normalize
-from volume_core.versions import Place, Version, read_version
 
 _PLACE = re.compile(r"(?P<locator>.*\.json)(?::(?P<path>.*))?", re.DOTALL)
 

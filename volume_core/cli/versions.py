@@ -9,8 +9,8 @@ import click
 from volume_core.cli import output
 from volume_core.cli.exits import PROBLEMS_FOUND
 from volume_core.cli.places import locator_argument
+from volume_core.facade.statuses import HistoryEntry
 from volume_core.format.names import Locator
-from volume_core.statuses import HistoryEntry
 from volume_core.volumes import ROVolume, Volume
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON.")

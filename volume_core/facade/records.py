@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from volume_core.facade.twins import awaitable_of_class
 from volume_core.format.manifest import Action, Manifest
 from volume_core.format.names import Locator, validate_name
 from volume_core.storage.opening import normalize, split_url, store_url
-from volume_core.twins import awaitable_of_class
 
 ActionRef = Action
 METADATA_STORE_TYPES = ("sqlite",)

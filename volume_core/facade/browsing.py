@@ -12,14 +12,14 @@ from collections.abc import Iterator
 
 from volume_core.domain.view import Node, View
 from volume_core.errors import NotFoundError, VolumeError
+from volume_core.facade.settings import cache_limit_bytes
+from volume_core.facade.versions import Version
 from volume_core.format.entries import Entry, Kind
 from volume_core.parts.caching import PackCache
 from volume_core.parts.indexes import IndexCache, open_view
 from volume_core.parts.reading import Reader
 from volume_core.parts.state import State
-from volume_core.settings import cache_limit_bytes
 from volume_core.storage.protocol import Store
-from volume_core.versions import Version
 
 _SYMLINKS_MAX = 40  # what Linux follows before it says ELOOP
 

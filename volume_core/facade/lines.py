@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from volume_core.facade.versions import Version
 from volume_core.format.manifest import Action, Manifest
 from volume_core.format.names import Locator
 from volume_core.parts.committing import as_text, publish
 from volume_core.parts.intents import HeldIntent, iso_utc
-from volume_core.versions import Version
 
 
 def renamed(version: Version, name: str, message: str, labels: Mapping[str, str], action: Action | None) -> Version:

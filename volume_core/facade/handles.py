@@ -19,13 +19,13 @@ from typing import Any, Protocol, Self
 from pydantic import PrivateAttr
 
 from volume_core.errors import BusyError, NotFoundError, VolumeError
+from volume_core.facade.mounts import Options, StrPath
+from volume_core.facade.readers import Reading
+from volume_core.facade.records import Record
+from volume_core.facade.releasing import release_with
+from volume_core.facade.versions import Place, Version, read_version
+from volume_core.facade.writers import Writer
 from volume_core.format.names import Locator
-from volume_core.mounts import Options, StrPath
-from volume_core.readers import Reading
-from volume_core.records import Record
-from volume_core.releasing import release_with
-from volume_core.versions import Place, Version, read_version
-from volume_core.writers import Writer
 
 
 class Held(Protocol):

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from volume_core.domain.view import View
 from volume_core.errors import VolumeError
+from volume_core.facade.version_terms import translation
+from volume_core.facade.versions import Place, Version
 from volume_core.format.manifest import Action
 from volume_core.format.names import Locator
 from volume_core.mount.request import Mounted
@@ -27,8 +29,6 @@ from volume_core.parts.packing import MAX_UPLOADS
 from volume_core.parts.scanning import scan
 from volume_core.parts.workcopies import WorkingCopy
 from volume_core.storage.protocol import Store
-from volume_core.version_terms import translation
-from volume_core.versions import Place, Version
 
 log = logging.getLogger(__name__)
 

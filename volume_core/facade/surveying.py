@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from volume_core.facade.settings import cache_limit_bytes
 from volume_core.mount.copies import CopyMounted, live_copies
 from volume_core.mount.copies import clean as clean_copies
 from volume_core.mount.mounting import LiveMount, live_mounts
@@ -17,7 +18,6 @@ from volume_core.mount.request import Mounted
 from volume_core.parts import workcopies
 from volume_core.parts.caching import PackCache
 from volume_core.parts.state import State
-from volume_core.settings import cache_limit_bytes
 
 
 @dataclass(frozen=True, slots=True)

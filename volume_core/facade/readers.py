@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from volume_core.mounts import LiveMount, Mounting, Options, StrPath, mount
+from volume_core.facade.mounts import LiveMount, Mounting, Options, StrPath, mount
+from volume_core.facade.versions import Version
 from volume_core.plugins.manager import plugins
-from volume_core.versions import Version
 
 
 class Reading:

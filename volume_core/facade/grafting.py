@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from volume_core.browsing import Browser, browse
 from volume_core.domain.changes import Upper
 from volume_core.domain.view import Node, View
 from volume_core.errors import NotFoundError, VolumeError
+from volume_core.facade.browsing import Browser, browse
+from volume_core.facade.versions import Version
 from volume_core.format.entries import Entry, join, split
 from volume_core.format.names import PACKS as PACKS_PREFIX
 from volume_core.format.names import Locator
@@ -29,7 +30,6 @@ from volume_core.parts.state import State
 from volume_core.parts.trees import remove_tree
 from volume_core.plugins.manager import plugins
 from volume_core.storage.protocol import Store
-from volume_core.versions import Version
 
 Advance = Callable[[int], None]  # so many more bytes are done
 
@@ -100,7 +100,8 @@ class _Counting:
 def copy_in(
     version: Version, source: Path, target: bytes, *, name: str | None = None, message: str = "", advance: Advance
 ) -> Version:
-    """Commit *source*, a file or a directory, as *target* of *version*; return the new version.
+    """Commit *source*, a file or a directory, as *target* of *version*; return the new version, or *version* itself
+    where that changes nothing.  To tell the hooks of it is the caller's.
 
     A directory is merged into one that is there.  A *target* that is an existing directory takes a file
     into it.  Raises NotFoundError if the directory to hold *target* is not there.
@@ -157,12 +158,7 @@ def _graft(
     indexes = IndexCache(State.default().cache)
     for ref, index in result.indexes:
         indexes.add(ref, index)
-    made = Version(Locator.parse(result.locator), result.manifest, version.place)
-    if result.changed:
-        from volume_core.volumes import ROVolume
-
-        plugins().committed(ROVolume.of_version(made), made.manifest.produced_by)
-    return made
+    return Version(Locator.parse(result.locator), result.manifest, version.place)
 
 
 def _merged(view: View, upper: Mapping[bytes, Upper], target: bytes, *, keeps_root: bool) -> Mapping[bytes, Upper]:

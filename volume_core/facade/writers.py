@@ -27,23 +27,23 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from volume_core.errors import BusyError, MountError, VolumeError
+from volume_core.facade.lines import renamed
+from volume_core.facade.mounts import LiveMount, Mounting, Options, StrPath
+from volume_core.facade.mounts import mount as mount_view
+from volume_core.facade.settings import upper_limit_bytes
+from volume_core.facade.statuses import Status
+from volume_core.facade.surveying import is_detached, live_mount_of
+from volume_core.facade.version_terms import SQUASH
+from volume_core.facade.versions import Place, Version, read_version
+from volume_core.facade.worktrees import Outcome, Terms, WorkTree, sparing
 from volume_core.format.manifest import Action
 from volume_core.format.names import Locator
-from volume_core.lines import renamed
-from volume_core.mounts import LiveMount, Mounting, Options, StrPath
-from volume_core.mounts import mount as mount_view
 from volume_core.parts import workcopies
 from volume_core.parts.captured import save
 from volume_core.parts.indexes import IndexCache
 from volume_core.parts.state import State
 from volume_core.parts.workcopies import HeldLock, WorkingCopy
 from volume_core.plugins.manager import plugins
-from volume_core.settings import upper_limit_bytes
-from volume_core.statuses import Status
-from volume_core.surveying import is_detached, live_mount_of
-from volume_core.version_terms import SQUASH
-from volume_core.versions import Place, Version, read_version
-from volume_core.worktrees import Outcome, Terms, WorkTree, sparing
 
 log = logging.getLogger(__name__)
 

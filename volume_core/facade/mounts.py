@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self, TypedDict
 
-from volume_core.drivers import mount_with
 from volume_core.errors import MountError
+from volume_core.facade.drivers import mount_with
+from volume_core.facade.settings import cache_limit_bytes, default_driver, mount_root
+from volume_core.facade.staging import Staged, needs_staging, stage
+from volume_core.facade.versions import Version
 from volume_core.format.manifest import Action
 from volume_core.mount.request import MOUNT_TIMEOUT_S, Mounted, MountRequest
 from volume_core.parts.indexes import IndexCache
@@ -23,10 +26,7 @@ from volume_core.parts.packing import MAX_UPLOADS
 from volume_core.parts.state import State
 from volume_core.parts.workcopies import WorkingCopy
 from volume_core.plugins.manager import plugins
-from volume_core.settings import cache_limit_bytes, default_driver, mount_root
-from volume_core.staging import Staged, needs_staging, stage
 from volume_core.storage.protocol import Store
-from volume_core.versions import Version
 
 StrPath = str | os.PathLike[str]
 
