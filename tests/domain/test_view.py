@@ -340,3 +340,31 @@ def test_the_extents_of_many_nodes_are_those_of_each(stack: Stack, order):
     assert list(map(view.extents, nodes)) == view.extents_of(nodes)
     assert len(stack.layers) == len(view.layers)
     view.close()
+
+
+@given(stacks(), st.booleans())
+@settings(max_examples=40)
+def test_whole_files_are_the_children_that_are_one_whole_chunk(stack: Stack, links: bool):
+    view = View(stack.view().layers, links=links)
+    for node in view.walk():
+        if node.is_directory:
+            files = [child for child in view.listing(node) if child.row.kind == Kind.FILE]
+            wanted = [
+                (child.number, child.name, view.extents(child)) for child in files if isinstance(child.row.content, int)
+            ]
+
+            assert wanted == list(view.whole_files(node))
+            for index, (_, name, _) in enumerate(wanted):
+                assert wanted[index + 1 :] == list(view.whole_files(node, name))
+    view.close()
+
+
+def test_whole_files_leave_out_what_is_more_or_less_than_one_chunk():
+    whole = file(b"whole")
+    (extent,) = whole.content
+    part = whole._replace(size=3, content=(extent._replace(length=3),))
+    hole = Entry(Kind.FILE, 0o644, size=9, content=(Extent(9, None),))
+    view = view_of({b"": DIRECTORY, b"a": part, b"b": whole, b"c": Entry(Kind.FILE, 0o644), b"d": hole})
+
+    assert [(b"b", whole.content)] == [(name, extents) for _, name, extents in view.whole_files(view.root)]
+    view.close()

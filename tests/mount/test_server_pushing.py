@@ -42,6 +42,7 @@ class Pushed(Pusher):
         self.unknown = {self.view.resolve(os.fsencode(path)).number for path in unknown}
         self.paths = {node.number: os.fsdecode(node.path) for node in self.view.walk()}
         self.content: dict[str, bytes] = {}
+        self.meanwhile: dict[str, str] = {}  # when this one is pushed, that one is read
         super().__init__(-1, theirs, self.view, Reader(LocalStore(version.root)).read_neighbours)
 
     def _store(self, number: int, data: bytes | memoryview) -> bool:
@@ -49,6 +50,8 @@ class Pushed(Pusher):
             return False
         self.names.append(self.paths[number])
         self.content[self.paths[number]] = bytes(data)
+        if (path := self.meanwhile.get(self.names[-1])) is not None:
+            self.ours.send(os.fsencode(path))
         return True
 
     def read(self, *paths: str) -> list[str]:
@@ -108,6 +111,25 @@ def test_a_reader_that_outran_the_pusher_is_met_ahead(tree, pushed):
     pusher.read("d/0005")
 
     assert "d/0044" == pusher.read("d/0040")[0]  # 41 to 43 it is asking for already
+
+
+def test_a_marker_that_is_read_while_its_window_is_pushed_brings_the_next(tree, pushed):
+    fill(tree / "d", 1000)
+    pusher = pushed()
+    pusher.meanwhile = {"d/0012": "d/0009", "d/0040": "d/0028"}
+
+    assert names(6, 21, but=(9,)) + names(22, 53, but=(29,)) == pusher.read("d/0005")
+    assert names(54, 117, but=(69,)) == pusher.read("d/0029")
+
+
+def test_another_reader_is_heard_before_the_next_window(tree, pushed):
+    fill(tree / "c", 20)
+    fill(tree / "d", 1000)
+    pusher = pushed()
+    pusher.meanwhile = {"d/0010": "c/0000", "d/0012": "d/0009"}
+
+    assert names(6, 21, but=(9,)) == pusher.read("d/0005")
+    assert [b"c/0000"] == list(pusher._later)
 
 
 def test_the_end_of_a_directory_ends_it(tree, pushed):

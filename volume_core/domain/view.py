@@ -61,6 +61,7 @@ class Node(NamedTuple):
 
 
 _DIRECTORIES = frozenset((int(Kind.DIRECTORY), int(Kind.OPAQUE)))
+_FILE = int(Kind.FILE)
 _OPAQUE = int(Kind.OPAQUE)
 _WHITEOUT = int(Kind.WHITEOUT)
 _DIRECTORY = int(Kind.DIRECTORY)
@@ -207,6 +208,22 @@ class View:
                 shown = self._cut(shown, layer, row)
         if shown is not None:
             yield shown
+
+    def whole_files(self, directory: Node, after: bytes = b"") -> Iterator[tuple[int, bytes, tuple[Extent, ...]]]:
+        """Yield (number, name, extents) of the children behind the name *after* that are files of one whole chunk.
+
+        Where one layer has all of the directory, for a third of what children() and extents_of() take.
+        """
+        ids = self._ids(directory)
+        if len(ids) != 1:
+            for node in self._merged(directory, ids, after):
+                if node.row.kind == _FILE and isinstance(node.row.content, int):
+                    yield node.number, node.row.name, self.extents(node)
+            return
+        layer, ident = ids[0]
+        for row_id, link, name, extents in self._layers[layer].whole_files(ident, after):
+            number = link if link and self._shows_links else row_id
+            yield (layer + 1) << _ROW_BITS | number, name, extents
 
     def _name_at(self, position: int) -> bytes:
         layer = (position >> _ROW_BITS) - 1

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import logging
 import os
 import socket
@@ -39,7 +38,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from volume_core.domain.view import Node, View
-from volume_core.format.entries import Extent, Kind, split
+from volume_core.format.entries import Extent, split
 from volume_core.mount import syscalls
 from volume_core.mount.protocol import store_header
 
@@ -64,11 +63,12 @@ _REST_READS = 64
 _LEAD_FILES = 3
 # Read together, then pushed one after the other: shorter and the pack is read in more pieces, longer and the reader
 # arrives before the first is pushed.
-_BATCH_FILES = 32
+_BATCH_FILES = 64
+_BATCH_BYTES = 1 << 20
 _LOOK_FILES = 4  # so many are pushed between two looks at what was read meanwhile
 _PATH_BYTES_MAX = 64 << 10
-_FILE = int(Kind.FILE)
 
+File = tuple[int, bytes, tuple[Extent, ...]]  # what View.whole_files says of one
 ReadNeighbours = Callable[[Sequence[tuple[Extent, ...]]], "Sequence[bytes | memoryview | None]"]
 
 
@@ -124,20 +124,30 @@ class Touches:
         return True
 
 
+class _Ready(NamedTuple):
+    """A file that is in memory; without data where it is not here."""
+
+    number: int
+    name: bytes
+    data: bytes | memoryview | None
+
+
 @dataclass(slots=True)
 class _Stream:
     """One directory that is read through.
 
     `entries` is what comes next, `ready` what of it is in memory, `files` how many to push at once, `last` and
-    `marker` names of the window that was pushed last, `rest` how many reads to let go by.
+    `marker` names of the window that was pushed last, `rest` how many reads to let go by, `lead` how many files to
+    leave to a reader that was met.
     """
 
-    entries: Iterator[Node]
+    entries: Iterator[File]
     files: int
-    ready: deque[tuple[Node, bytes | memoryview | None]] = field(default_factory=deque)
+    ready: deque[_Ready] = field(default_factory=deque)
     last: bytes = b""
     marker: bytes = b""
     rest: int = 0
+    lead: int = 0
 
 
 class Pusher:
@@ -163,7 +173,7 @@ class Pusher:
         directory, name = split(path)
         stream = self._streams.get(directory)
         if stream is None:
-            stream = self._begin(directory, path)
+            stream = self._begin(directory, name)
             if stream is None:
                 return
         elif stream.rest:
@@ -171,53 +181,70 @@ class Pusher:
             return
         elif name <= stream.last and (not stream.marker or name < stream.marker):
             return  # it was asked for while it was pushed
-        self._push(stream, directory, name)
+        # Where the marker was read meanwhile, nobody will say so again.
+        while (name := self._push(stream, directory, name)) >= stream.marker > b"" and not self._later:
+            pass
         if not self._later:
-            self._prepare(stream)
+            self._prepare(stream, b"")
 
-    def _begin(self, directory: bytes, path: bytes) -> _Stream | None:
-        above, node = self._view.resolve(directory), self._view.resolve(path)
-        if above is None or node is None:
+    def _begin(self, directory: bytes, name: bytes) -> _Stream | None:
+        above = self._view.resolve(directory)
+        if above is None:
             return None
         if len(self._streams) >= _STREAMS_MAX:
             del self._streams[next(iter(self._streams))]
-        entries = filter(_is_worth_it, self._view.children(above, self._view.position(node)))
-        stream = self._streams[directory] = _Stream(entries, self._files)
+        stream = self._streams[directory] = _Stream(self._view.whole_files(above, name), self._files)
         return stream
 
-    def _prepare(self, stream: _Stream) -> bool:
-        """Have the next files of *stream* in memory; False at the end of the directory."""
-        if not stream.ready:
-            batch = list(itertools.islice(stream.entries, _BATCH_FILES))
-            stream.ready.extend(zip(batch, self._read_neighbours(self._view.extents_of(batch)), strict=True))
-        return bool(stream.ready)
+    def _prepare(self, stream: _Stream, reached: bytes) -> bool:
+        """Have files of *stream* in memory that come after *reached*; False at the end of the directory."""
+        ready = stream.ready
+        while ready and (stream.lead or ready[0].name <= reached):
+            stream.lead = stream.lead - 1 if ready.popleft().name > reached else _LEAD_FILES
+        if ready:
+            return True
+        batch: list[File] = []
+        room = _BATCH_BYTES
+        for file in stream.entries:
+            _, name, ((size, _, _),) = file
+            if not 0 < size <= FILE_BYTES_MAX:
+                continue
+            if name <= reached:
+                stream.lead = _LEAD_FILES
+            elif stream.lead:
+                stream.lead -= 1
+            else:
+                batch.append(file)
+                room -= size
+                if room <= 0 or len(batch) == _BATCH_FILES:
+                    break
+        contents = self._read_neighbours([extents for _, _, extents in batch])
+        ready.extend(_Ready(number, name, data) for (number, name, _), data in zip(batch, contents, strict=True))
+        return bool(ready)
 
-    def _push(self, stream: _Stream, directory: bytes, reached: bytes) -> None:
-        """Push one window of *stream*; the reader of *directory* has *reached* that name."""
-        files = size = skip = 0
+    def _push(self, stream: _Stream, directory: bytes, reached: bytes) -> bytes:
+        """Push one window of *stream*; the reader of *directory* has *reached* that name: return what it has then."""
+        files = size = 0
         marker = stream.files // MARKER_PART
         stream.marker = b""
-        while files < stream.files and size < WINDOW_BYTES_MAX and self._prepare(stream):
-            node, data = stream.ready.popleft()
-            stream.last = name = node.row.name
-            if files % _LOOK_FILES == 0:
-                reached = self._look(directory, reached)
-            if name <= reached:
-                skip = _LEAD_FILES
-                continue
-            if skip:
-                skip -= 1
-                continue
-            files += 1
-            size += node.row.size
-            if files == marker:
-                stream.marker = name
-            elif data is None or not self._store(node.number, data):
-                stream.rest = _REST_READS
-                stream.ready.clear()
-                return
+        while files < stream.files and size < WINDOW_BYTES_MAX:
+            reached = self._look(directory, reached)
+            if not self._prepare(stream, reached):
+                break
+            for _ in range(min(len(stream.ready), _LOOK_FILES)):
+                number, stream.last, data = stream.ready.popleft()
+                files += 1
+                if files == marker:
+                    stream.marker = stream.last
+                elif data is None or not self._store(number, data):
+                    stream.rest = _REST_READS
+                    stream.ready.clear()
+                    return b""
+                else:
+                    size += len(data)
         # What follows this directory is read by the same reader, most likely: it begins where this one ends.
         self._files = stream.files = min(2 * stream.files, FILES_MAX)
+        return reached
 
     def _look(self, directory: bytes, reached: bytes) -> bytes:
         """See what was read meanwhile: return how far the reader of *directory* has come, keep the others for later."""
@@ -245,10 +272,6 @@ class Pusher:
 
 class ServerGone(Exception):
     """The server has closed its end of the channel."""
-
-
-def _is_worth_it(node: Node) -> bool:
-    return node.row.kind == _FILE and 0 < node.row.size <= FILE_BYTES_MAX
 
 
 class Started(NamedTuple):

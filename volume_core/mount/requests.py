@@ -36,7 +36,7 @@ _NODES_REMEMBERED = 8192
 # 130 bytes an extent (a chunk of 4 MiB): 4 MB at most, 128 GiB of open files.
 _EXTENTS_REMEMBERED = 16_384
 _LINKS_REMEMBERED = 4096
-# Files read in order of the layer: so many are looked up with one question.
+# Files read in order of the layer: twice as many are looked up with each question, up to so many.
 _NEIGHBOURS = 16
 # Listings that a reader stopped in the middle of; each holds one statement of SQLite.
 _LISTINGS_OPEN = 16
@@ -128,6 +128,7 @@ class Requests:
         self._nodes: Recent[int, Node] = Recent(_NODES_REMEMBERED)
         self._extents: Recent[int, tuple[Extent, ...]] = Recent(_EXTENTS_REMEMBERED, len)
         self._read_last = 0
+        self._ahead = 1
         self._links: Recent[int, int] = Recent(_LINKS_REMEMBERED)
         self._listings: dict[tuple[int, int], tuple[Node | None, Iterator[Node]]] = {}
         self._prepared: dict[Page, tuple[bytes, Page | None]] = {}
@@ -353,11 +354,13 @@ class Requests:
 
     def _extents_in_order(self, node: Node) -> tuple[Extent, ...]:
         """The extents of a small file; where the one before it was read last, those that follow are found with it."""
-        is_next = 0 < node.number - self._read_last <= _NEIGHBOURS
-        self._read_last = node.number
-        if not is_next:
+        number = node.number
+        is_next = self._read_last < number <= self._read_last + self._ahead
+        self._read_last = number
+        self._ahead = min(2 * self._ahead, _NEIGHBOURS) if is_next else 1
+        if self._ahead == 1:
             return self._view.extents(node)
-        numbers = range(node.number + 1, node.number + _NEIGHBOURS)
+        numbers = range(number + 1, number + self._ahead)
         nodes = [
             node,
             *(each for each in map(self._nodes.get, numbers) if each is not None and type(each.row.content) is int),
