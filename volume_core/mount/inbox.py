@@ -3,7 +3,7 @@
 Why spin: a reader that waits for one answer at a time costs two wake-ups a request, its own and ours, and ours can
 be saved by looking a few more times before sleeping.  Measured on two cores of a virtual machine: 2.3 times the
 requests per second for a third more CPU a request.  Where the CPUs have other work it is the other way round: the
-reader runs where we would have slept, a switch costs 2 us, and spinning keeps it from running.  So it is tried.
+reader runs where we would have slept, and spinning keeps it from running.  So it is tried.
 
     asleep, _TRIAL waits in a row below SPIN_S --mean above _NEAR_S--> awake for _AWAKE requests --> asleep, tried anew
                                                --mean below---------> asleep, and tried anew after _CONTENT more
