@@ -27,7 +27,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, Unpack
 
-from pydantic import ModelWrapValidatorHandler, model_validator
+from pydantic import model_validator
+from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from volume_core.errors import InvalidNameError, VolumeError
 from volume_core.facade.handles import HandledRecord

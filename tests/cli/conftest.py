@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from click.testing import CliRunner, Result
 from volume_core.cli.main import main
 
 VOLUME = [sys.executable, "-m", "volume_core.cli"]
+# Before click 8.2 the runner mixed stderr into stdout unless it was told not to.
+APART = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +35,7 @@ def volume():
     """Run the command in this process; return its result, after checking its exit code."""
 
     def run(*arguments: str | Path, code: int = 0, **options) -> Result:
-        result = CliRunner().invoke(main, [str(each) for each in arguments], **options)
+        result = CliRunner(**APART).invoke(main, [str(each) for each in arguments], **options)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert code == result.exit_code, result.output

@@ -95,6 +95,7 @@ def bar(what: str, total_bytes: int | None) -> Iterator[Bar]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     console = Console(stderr=True)
+    console.quiet = not console.is_terminal  # some releases end even a bar that is disabled with an empty line
     layout: tuple[Any, ...] = (
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
