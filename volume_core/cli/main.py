@@ -56,17 +56,26 @@ class _Commands(click.Group):
         except BrokenPipeError:
             raise
         except OSError as error:  # the help could not be printed
+            _drop_unprintable()
             raise Failure(error) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # Whoever read our output has seen enough; nothing more can be said there, not even at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_unprintable()  # whoever read our output has seen enough
             ctx.exit(0)
         except (VolumeError, OSError) as error:
+            _drop_unprintable()
             raise Failure(error) from error
+
+
+def _drop_unprintable() -> None:
+    """Where stdout takes nothing more, let what is still to be printed go nowhere: at exit it would fail again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
