@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from facade_kit import committed, contents, objects, read, working_copies, write
 
-from volume_core import NotFoundError, Volume
+from volume_core import NotFoundError, Volume, VolumeError
 from volume_core.facade.writers import Writer
 from volume_core.format.names import version_name
 from volume_core.parts import workcopies
@@ -206,3 +206,19 @@ def test_a_version_holds_what_fuse_overlayfs_shows():
 
     assert shown == contents(version)
     assert shown.items() >= {"moved/new": "y"}.items()
+
+
+def test_a_setting_that_cannot_be_read_stops_a_commit_before_it_publishes(monkeypatch):
+    volume = Volume.new("data")
+    write(volume.mount_sync(driver="copy"), {"a.txt": "a"})
+    monkeypatch.setenv("VOLUME_UPPER_LIMIT", "a lot")
+
+    with pytest.raises(VolumeError, match="VOLUME_UPPER_LIMIT"):
+        volume.commit_sync()
+
+    assert not [name for name in objects() if "versions/" in name]
+
+    monkeypatch.delenv("VOLUME_UPPER_LIMIT")
+    version = volume.finalize_sync()
+
+    assert {"a.txt": "a"} == contents(version)

@@ -213,6 +213,7 @@ class Writer:
             action=self._action or plugins().current_task(),
             max_uploads=self._options.max_uploads,
         )
+        limit_bytes = upper_limit_bytes()  # a setting that cannot be read is said before anything is published
         self._forget_dead_mount()
         outcome = self._tree().commit(terms)
         if even_if_unchanged and not outcome.changed:
@@ -224,7 +225,9 @@ class Writer:
         if self._copy.parent != str(self.parent.locator):
             with sparing("which version it is"):
                 self._copy.update(parent=str(self.parent.locator))
-        self._warn_of_size()
+        if limit_bytes is not None:
+            with sparing("how large its files are"):
+                self._warn_of_size(limit_bytes)
         return outcome
 
     def _forget_dead_mount(self) -> None:
@@ -245,9 +248,8 @@ class Writer:
             self.line.metadata_store_type,
         )
 
-    def _warn_of_size(self) -> None:
-        limit = upper_limit_bytes()
-        if limit is not None and (found := self._copy.size_bytes()) > limit:
+    def _warn_of_size(self, limit_bytes: int) -> None:
+        if (found := self._copy.size_bytes()) > limit_bytes:
             log.warning(
                 "the files of working copy %s (volume %s) take %d bytes, more than $VOLUME_UPPER_LIMIT: "
                 "finalize, and mount the version anew",
