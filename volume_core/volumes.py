@@ -132,6 +132,10 @@ class Volume(HandledRecord):
 
     recover = awaitable_of_class(recover_sync)
 
+    @staticmethod
+    def _of_version(version: Version) -> ROVolume:
+        return ROVolume.of_version(version)
+
     def _forked(self, name: str) -> RWVolume:
         if self.index is None:
             raise VolumeError(f"volume {self.name!r} has no version yet to fork from: commit it first")

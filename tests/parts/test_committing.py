@@ -16,7 +16,7 @@ from volume_core.errors import BusyError, NotFoundError, StorageError
 from volume_core.format.entries import CHUNK_BYTES, Entry, Kind
 from volume_core.format.manifest import Action, Manifest
 from volume_core.format.names import Locator, version_name
-from volume_core.parts import committing, packing
+from volume_core.parts import committing, packing, publishing
 from volume_core.parts.checking import check_version
 from volume_core.parts.dialects import FUSE_OVERLAY
 from volume_core.parts.intents import LIFETIME_S
@@ -112,7 +112,7 @@ def test_text_that_is_none_cannot_break_the_manifest(store, line):
     ],
 )
 def test_torn_paths_are_text_that_tells_them_apart(path, text):
-    assert text == committing._path_text(path)
+    assert text == publishing.path_text(path)
 
 
 # -- the order

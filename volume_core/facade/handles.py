@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pydantic import PrivateAttr
 
@@ -26,6 +26,9 @@ from volume_core.facade.releasing import release_with
 from volume_core.facade.versions import Place, Version, read_version
 from volume_core.facade.writers import Writer
 from volume_core.format.names import Locator
+
+if TYPE_CHECKING:
+    from volume_core.volumes import ROVolume
 
 
 class Held(Protocol):
@@ -183,6 +186,11 @@ class HandledRecord(Record):
         if self._handle.version is None and self.index is not None:
             self._handle.version = read_version(Locator.parse(self.index), self._place())
         return self._handle.version
+
+    @staticmethod
+    def _of_version(version: Version) -> ROVolume:
+        """Return a handle of *version*.  Only the public classes know of which class, and they say so."""
+        raise TypeError(f"{version.locator}: a record alone has no handles to give")
 
     def _existing(self) -> Version:
         version = self._version()

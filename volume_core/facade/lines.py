@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from volume_core.facade.versions import Version
 from volume_core.format.manifest import Action, Manifest
 from volume_core.format.names import Locator
-from volume_core.parts.committing import as_text, publish
 from volume_core.parts.intents import HeldIntent, iso_utc
+from volume_core.parts.publishing import as_text, publish
 
 
 def renamed(version: Version, name: str, message: str, labels: Mapping[str, str], action: Action | None) -> Version:

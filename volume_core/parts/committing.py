@@ -12,37 +12,31 @@ the same story to users and must change with this file.
 
 Always true:
 
-  1. Right before the manifest the intent is known to be alive and the versions it names to be there, as
-     they were when it was written, for it protects them; where that is not so, nothing is published.
-  2. A tree that is as its parent is the parent's version: no object is written, the intent neither.
-  3. A commit that raises has published nothing, but for one case that no client can tell: the store
-     took the manifest and then failed.  Such a version is whole, and committing again is right.
-  4. Nothing here touches the working tree, and no state of this machine: the caller keeps `captured`.
+  1. A tree that is as its parent is the parent's version: no object is written, the intent neither.
+  2. A commit that raises has published nothing, but for one case that no client can tell: see
+     parts/publishing.py, which takes the steps 3 and 4.
+  3. Nothing here touches the working tree, and no state of this machine: the caller keeps `captured`.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from volume_core.domain.changes import EMPTY_TOTALS, Changes, Upper, changes
 from volume_core.domain.view import View
-from volume_core.errors import CorruptObjectError, NotFoundError, StorageError
-from volume_core.format.entries import ChunkRef, Entry, Extent
+from volume_core.errors import CorruptObjectError
+from volume_core.format.entries import ChunkRef, Extent
 from volume_core.format.manifest import Action, LayerRef, Manifest
-from volume_core.format.names import Locator, layer_name, version_name
+from volume_core.format.names import Locator
 from volume_core.parts.capturing import Captured, capture
-from volume_core.parts.compacting import merged_rows, needs_compaction
 from volume_core.parts.dialects import Dialect
-from volume_core.parts.indexes import build_index, open_index, pack_index
-from volume_core.parts.intents import HeldIntent, iso_utc
+from volume_core.parts.intents import HeldIntent
 from volume_core.parts.packing import MAX_UPLOADS, Compression, Packer
+from volume_core.parts.publishing import About, Parent, publish_changes
 from volume_core.storage.protocol import Store
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,23 +123,39 @@ def commit(request: CommitRequest) -> CommitResult:
             return CommitResult(request.parent, request.parent_locator, captured, changed=False)
         packer.finish()
         captured = captured.sealed(packer.seal)
-        layers = _layers(request, ((where, name, packer.seal(entry)) for where, name, entry in delta.rows))
-        written = {layer.ref: layer.stored for layer in layers}  # a merged layer may be equal to the delta
-        for ref, stored in written.items():
-            intent.begin()
-            request.store.put_new(layer_name(ref.digest), stored)
-        manifest = _manifest(request, delta, captured, layers)
-        locator = publish(request.store, intent, dict.fromkeys(versions), manifest)
+        delta = delta._replace(rows=[(where, name, packer.seal(entry)) for where, name, entry in delta.rows])
+        about = _about(request, captured)
+        published = publish_changes(
+            request.store, intent, request.volume, delta, _parent(request), about, protected=versions
+        )
         return CommitResult(
-            manifest,
-            locator,
+            published.manifest,
+            published.locator,
             captured,
             rows=len(delta.rows),
             packs_written=packer.packs_written,
-            objects_written=packer.packs_written + len(written) + 1,
-            bytes_written=packer.bytes_written + sum(map(len, written.values())),
-            indexes=tuple((layer.ref, layer.index) for layer in layers),
+            objects_written=packer.packs_written + published.objects_written,
+            bytes_written=packer.bytes_written + published.bytes_written,
+            indexes=published.indexes,
         )
+
+
+def _parent(request: CommitRequest) -> Parent | None:
+    if request.parent is None or request.parent_locator is None:
+        return None
+    return Parent(request.parent_locator, request.parent, request.parent_view)
+
+
+def _about(request: CommitRequest, captured: Captured) -> About:
+    return About(
+        message=request.message,
+        labels=request.labels,
+        produced_by=request.produced_by,
+        region=request.region,
+        metadata_store_type=request.metadata_store_type,
+        torn=(*request.torn, *captured.torn),
+        clock=request.clock,
+    )
 
 
 # -- what changed
@@ -204,96 +214,3 @@ def _made_parent(request: CommitRequest) -> Mapping[bytes, Upper] | None:
         return request.as_version(request.previous.upper)
     # Unknown: nothing of the base is then taken to show through, so that everything is compared.
     return {b"": Upper(request.parent_view.entry(request.parent_view.root), None)}
-
-
-# -- what is written
-
-LayerRow = tuple[bytes, bytes, Entry]  # directory, name, entry: see write_layer
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    ref: LayerRef
-    stored: bytes
-    index: bytes
-
-
-def _layers(request: CommitRequest, rows: Iterable[LayerRow]) -> list[_Layer]:
-    """The delta, and after it the merged layer where the stack has grown too costly to mount."""
-    delta = _layer(rows)
-    stack = (*request.parent.stack, delta.ref) if request.parent else (delta.ref,)
-    if not needs_compaction(stack):
-        return [delta]
-    reader = open_index(delta.index)
-    try:
-        return [delta, _layer(merged_rows(View((*request.parent_view.layers, reader))))]
-    finally:
-        reader.close()
-
-
-def _layer(rows: Iterable[LayerRow]) -> _Layer:
-    index = build_index(rows)
-    stored, ref = pack_index(index)
-    return _Layer(ref, stored, index)
-
-
-def _manifest(request: CommitRequest, delta: Changes, captured: Captured, layers: list[_Layer]) -> Manifest:
-    older = request.parent.stack if request.parent else ()
-    return Manifest(
-        volume=request.volume,
-        created_at=iso_utc(request.clock()),
-        stack=(layers[1].ref,) if len(layers) > 1 else (*older, layers[0].ref),
-        delta=layers[0].ref,
-        parents=(request.parent_locator,) if request.parent_locator else (),
-        message=as_text(request.message),
-        used_bytes=delta.used_bytes,
-        inode_count=delta.inode_count,
-        metadata_store_type=request.metadata_store_type,
-        region=request.region,
-        produced_by=request.produced_by,
-        parent_produced_by=request.parent.produced_by if request.parent else None,
-        labels={as_text(key): as_text(value) for key, value in sorted(request.labels.items())},
-        torn=tuple(map(_path_text, dict.fromkeys((*request.torn, *captured.torn)))),
-    )
-
-
-def as_text(text: str) -> str:
-    """*text* with lone surrogates, which stand for bytes that are no text, spelled out: JSON readers refuse them."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _path_text(path: bytes) -> str:
-    r"""Any path as text that no other has: bytes that are no UTF-8 as \xNN, a backslash twice, the root as "."."""
-    return (path or b".").replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
-
-
-def publish(store: Store, intent: HeldIntent, versions: Iterable[str], manifest: Manifest) -> str:
-    """Store *manifest*, whose objects *intent* protects, if that is alive and *versions* are there; return its locator.
-
-    Raises NotFoundError where one of *versions* was deleted, StorageError where the intent was lost.
-    """
-    name = version_name(manifest.volume, manifest.version)
-    for locator in versions:
-        _require(store, manifest.volume, Locator.parse(locator))
-    intent.check()
-    store.put_new(name, manifest.to_bytes())
-    if intent.has_lapsed():
-        # The machine slept between the check and here for longer than the intent lives: prune may have
-        # come by in between.  Nobody was told of this version.
-        store.delete(name)
-        raise StorageError(
-            f"{name} was taken back: its commit was stopped for longer than its intent lives; commit again",
-            transient=True,
-        )
-    log.debug("committed %s", name)
-    return str(Locator(store.url, manifest.volume, manifest.version))
-
-
-def _require(store: Store, volume: str, version: Locator) -> None:
-    try:
-        store.info(version_name(version.volume, version.version))
-    except NotFoundError as error:
-        raise NotFoundError(
-            f"{version}, which this commit of {volume!r} builds on, was deleted: its chunks may be pruned, so "
-            "nothing was published; what is not committed is still in the working copy"
-        ) from error
