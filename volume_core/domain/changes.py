@@ -110,9 +110,12 @@ def _identity(extent: Extent) -> tuple[int, bytes | None, int]:
 
 def same(one: Entry, other: Entry) -> bool:
     """Whether two entries are equal but for their hard links and for where their chunks lie."""
-    return one[:8] == other[:8] and one.xattrs == other.xattrs and (
-        one.content == other.content or list(map(_identity, one.content)) == list(map(_identity, other.content))
-    )  # fmt: skip
+    return one[:8] == other[:8] and one.xattrs == other.xattrs and same_content(one, other)
+
+
+def same_content(one: Entry, other: Entry) -> bool:
+    """Whether two files hold the same bytes and holes, wherever their chunks lie."""
+    return one.content == other.content or list(map(_identity, one.content)) == list(map(_identity, other.content))
 
 
 def _is_plain(entry: Entry) -> bool:
