@@ -103,7 +103,7 @@ def _names_by_directory(paths: Iterable[bytes]) -> dict[bytes, list[bytes]]:
     return names
 
 
-def _identity(extent: Extent) -> tuple[int, bytes | None, int]:
+def identity(extent: Extent) -> tuple[int, bytes | None, int]:
     """What an extent says, whichever pack its chunk lies in."""
     return extent.length, extent.chunk and extent.chunk.digest, extent.chunk_offset
 
@@ -111,7 +111,7 @@ def _identity(extent: Extent) -> tuple[int, bytes | None, int]:
 def same(one: Entry, other: Entry) -> bool:
     """Whether two entries are equal but for their hard links and for where their chunks lie."""
     return one[:8] == other[:8] and one.xattrs == other.xattrs and (
-        one.content == other.content or list(map(_identity, one.content)) == list(map(_identity, other.content))
+        one.content == other.content or list(map(identity, one.content)) == list(map(identity, other.content))
     )  # fmt: skip
 
 
