@@ -23,7 +23,7 @@ from typing import NamedTuple
 from volume_core.domain.changes import identity, same
 from volume_core.domain.view import Node, View
 from volume_core.format.entries import WHITEOUT, Entry, Kind, join, split
-from volume_core.format.layer import LayerReader
+from volume_core.format.layer import ROOT_DIR, LayerReader
 
 LayerRow = tuple[bytes, bytes, Entry]  # directory, name, entry: see write_layer
 
@@ -38,9 +38,7 @@ def rows_between(
     to the other.  The cost is the rows of those layers, or of the layers that are not shared, and the
     paths that they remove or replace; without either it is both trees.
     """
-    comparison = Comparison(before, after, shared, within)
-    comparison.directories(before.root, after.root)
-    return comparison.rows()
+    return Comparison(before, after, shared, within).directories(before.root, after.root)
 
 
 class Places:
@@ -61,10 +59,15 @@ class Places:
             self._below[directory].add(name)
             path = directory
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether everything can differ: one of the layers replaces the root."""
-        return any(row is not None and row.kind == Kind.OPAQUE for row in map(LayerReader.root, self._layers))
+    def cuts(self, path: bytes) -> bool:
+        """Whether one of the layers removes or replaces what is at *path*, so that everything below can differ."""
+        directory, name = split(path)
+        for layer in self._layers:
+            ident = layer.directory(directory) if path else ROOT_DIR
+            row = layer.row_named(ident, name) if ident is not None else None
+            if row is not None and row.kind != Kind.DIRECTORY:
+                return True
+        return False
 
     def names(self, directory: bytes) -> Mapping[bytes, bool]:
         """Return the names in *directory* at or below which trees can differ, and of each whether in everything."""
@@ -85,9 +88,9 @@ class _Pair(NamedTuple):
 
 
 class Comparison:
-    """Collects the rows that turn *before*, or directories of it, into *after*; arguments as rows_between has them."""
+    """Finds the rows that turn *before*, or directories of it, into *after*; arguments as rows_between has them."""
 
-    def __init__(self, before: View, after: View, shared: int, within: Sequence[LayerReader] | None) -> None:
+    def __init__(self, before: View, after: View, shared: int = 0, within: Sequence[LayerReader] | None = None) -> None:
         self._before = before
         self._after = after
         self._shared = shared
@@ -97,27 +100,26 @@ class Comparison:
         self._rows: dict[bytes, Entry] = {}
         self._linked: list[tuple[Node | None, Node]] = []
 
-    def directories(self, before: Node, after: Node) -> None:
-        """Compare two directories with all that is below them, at one path."""
-        pairs = [_Pair(before, after, self._is_whole(after.path))]
+    def cuts(self, path: bytes) -> bool:
+        """Whether everything below *path* can differ because of what happened at *path* itself."""
+        return self._places is None or self._places.cuts(path)
+
+    def directories(self, before: Node, after: Node) -> list[LayerRow]:
+        """Compare two directories at one path, with all that is below them; return the rows, sorted.
+
+        Where hard links lead out of the directory, so may rows.
+        """
+        above = after.path
+        whole = self.cuts(above)
+        while above and not whole:
+            above = split(above)[0]
+            whole = self.cuts(above)
+        self._rows, self._linked = {}, []
+        pairs = [_Pair(before, after, whole)]
         while pairs:
             pairs.extend(self._directory(pairs.pop()))
-
-    def rows(self) -> list[LayerRow]:
-        """Return what was found, sorted."""
         _Links(self._before, self._after, self._rows).add(self._linked)
-        self._linked = []
         return sorted(((*split(path), entry) for path, entry in self._rows.items()), key=itemgetter(0, 1))
-
-    def _is_whole(self, path: bytes) -> bool:
-        if self._places is None or self._places.is_whole:
-            return True
-        while path:
-            directory, name = split(path)
-            if self._places.names(directory).get(name, False):
-                return True
-            path = directory
-        return False
 
     def _directory(self, pair: _Pair) -> Iterator[_Pair]:
         if pair.whole or pair.before is None:
