@@ -80,7 +80,7 @@ class Oracle:
             return None, False
         o = folder(self.o, path) if a.is_directory else leaf(self.o, path)
         ours_first = self.policy.prefers_ours
-        if a == b or b == o:
+        if b in (a, o):
             return a, False
         if a == o:
             return b, False

@@ -227,6 +227,7 @@ class _Merging:
             if task.lost:
                 self._conflict(task.path, Reason.REMOVED)
                 if self._policy is Policy.THEIRS:
+                    self._tasks.append(task)  # to name what else is lost
                     return
         elif base is None or not same(self._ancestor.entry(base), self._theirs.entry(theirs)):
             self._conflict(task.path, Reason.KIND)
