@@ -103,19 +103,16 @@ def _names_by_directory(paths: Iterable[bytes]) -> dict[bytes, list[bytes]]:
     return names
 
 
-def _identity(extent: Extent) -> tuple[int, bytes | None, int]:
+def identity(extent: Extent) -> tuple[int, bytes | None, int]:
     """What an extent says, whichever pack its chunk lies in."""
     return extent.length, extent.chunk and extent.chunk.digest, extent.chunk_offset
 
 
 def same(one: Entry, other: Entry) -> bool:
     """Whether two entries are equal but for their hard links and for where their chunks lie."""
-    return one[:8] == other[:8] and one.xattrs == other.xattrs and same_content(one, other)
-
-
-def same_content(one: Entry, other: Entry) -> bool:
-    """Whether two files hold the same bytes and holes, wherever their chunks lie."""
-    return one.content == other.content or list(map(_identity, one.content)) == list(map(_identity, other.content))
+    return one[:8] == other[:8] and one.xattrs == other.xattrs and (
+        one.content == other.content or list(map(identity, one.content)) == list(map(identity, other.content))
+    )  # fmt: skip
 
 
 def _is_plain(entry: Entry) -> bool:

@@ -20,7 +20,7 @@ import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from volume_core.domain.changes import same_content
+from volume_core.domain.diff import same_content
 from volume_core.domain.view import View
 from volume_core.format.entries import Entry, Kind, join
 from volume_core.parts.placing import DEVICES, Content, at, set_xattrs, write_content

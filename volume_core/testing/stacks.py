@@ -107,6 +107,27 @@ def stacks(draw: Callable[[st.SearchStrategy[object]], object], layers_max: int 
     return stack
 
 
+class Fork(NamedTuple):
+    """Two stacks that begin with the layers of a third."""
+
+    ancestor: Stack
+    ours: Stack
+    theirs: Stack
+
+
+@st.composite
+def forks(draw: Callable[[st.SearchStrategy[object]], object], layers_max: int = 2) -> Fork:
+    """Draw a Fork: an ancestor of up to *layers_max* layers, and two stacks of up to *layers_max* more."""
+    ancestor: Stack = draw(stacks(layers_max))  # type: ignore[assignment]
+    sides = []
+    for _ in range(2):
+        side = Stack(list(ancestor.layers), dict(ancestor.tree))
+        for _ in range(draw(st.integers(0, layers_max))):  # type: ignore[call-overload]
+            side.layers.append(_apply(side.tree, len(side.layers), draw(_LAYER)))  # type: ignore[arg-type]
+        sides.append(side)
+    return Fork(ancestor, *sides)
+
+
 _PATH = st.lists(st.sampled_from(NAMES), max_size=DEPTH_MAX).map(b"/".join)
 _KINDS = {
     Kind.FILE: 3,
