@@ -31,6 +31,7 @@ from pydantic import model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from volume_core.errors import InvalidNameError, VolumeError
+from volume_core.facade.batches import WritesFiles
 from volume_core.facade.files import ReadsFiles
 from volume_core.facade.lines import renamed
 from volume_core.facade.mounts import MountOptions, Options
@@ -249,7 +250,7 @@ class ROVolume(Volume):
         return hash(self.index)
 
 
-class RWVolume(Volume):
+class RWVolume(WritesFiles, Volume):
     """One writer's line: mount it, write, commit; each commit's parent is the one before.
 
     `index` is the version of its last commit, or the one it was forked from; None before the first.
