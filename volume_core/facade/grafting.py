@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from volume_core.domain.changes import Upper
 from volume_core.domain.view import Node, View
@@ -20,16 +20,15 @@ from volume_core.errors import NotFoundError, VolumeError
 from volume_core.facade.browsing import Browser, browse
 from volume_core.facade.versions import Version
 from volume_core.format.entries import Entry, join, split
-from volume_core.format.names import PACKS as PACKS_PREFIX
 from volume_core.format.names import Locator
 from volume_core.parts.committing import CommitRequest, commit
 from volume_core.parts.dialects import PLAIN
+from volume_core.parts.editing import counting
 from volume_core.parts.hydrating import hydrate
 from volume_core.parts.indexes import IndexCache
 from volume_core.parts.state import State
 from volume_core.parts.trees import remove_tree
 from volume_core.plugins.manager import plugins
-from volume_core.storage.protocol import Store
 
 Advance = Callable[[int], None]  # so many more bytes are done
 
@@ -81,22 +80,6 @@ def size_of(browser: Browser, start: Node) -> int:
     return sum(node.row.size for node in browser.view.walk(start.path))
 
 
-class _Counting:
-    """A store that tells how much of packs it was given."""
-
-    def __init__(self, store: Store, advance: Advance) -> None:
-        self._store = store
-        self._advance = advance
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def put_new(self, name: str, data: bytes | memoryview) -> None:
-        self._store.put_new(name, data)
-        if name.startswith(PACKS_PREFIX):
-            self._advance(len(data))
-
-
 def copy_in(
     version: Version, source: Path, target: bytes, *, name: str | None = None, message: str = "", advance: Advance
 ) -> Version:
@@ -109,15 +92,16 @@ def copy_in(
     with browse(version) as browser:
         there = browser.view.resolve(target)
         if source.is_dir():
-            return _graft(browser, source, target, name, message, advance)
+            return _graft(version, browser, source, target, name, message, advance)
         if there is not None and there.is_directory:
             target = join(target, os.fsencode(source.name))
         above, leaf = split(target)
         with _holding(source, leaf) as holder:
-            return _graft(browser, holder, above, name, message, advance, is_holder=True)
+            return _graft(version, browser, holder, above, name, message, advance, is_holder=True)
 
 
 def _graft(
+    version: Version,
     browser: Browser,
     root: Path,
     target: bytes,
@@ -128,7 +112,6 @@ def _graft(
     is_holder: bool = False,
 ) -> Version:
     """Merge what lies below *root* into the directory *target*, which is made if it is not there (but for a holder)."""
-    version = browser.version
     view = browser.view
     found = view.resolve(target)
     needed = target if is_holder else split(target)[0]
@@ -136,10 +119,9 @@ def _graft(
     if holding is None or not holding.is_directory:
         raise NotFoundError(f"/{os.fsdecode(needed)}: there is no such directory in {version.locator}")
     keeps_root = found is not None and found.is_directory
-    counting = cast("Store", _Counting(version.place.store(), advance))
     result = commit(
         CommitRequest(
-            store=counting,
+            store=counting(version.place.store(), advance),
             volume=name or version.manifest.volume,
             root=root,
             dialect=PLAIN,
