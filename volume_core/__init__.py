@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         VolumeError,
     )
     from volume_core.facade.fileentries import FileEntry, FileEntryType
+    from volume_core.facade.listing import VolumeInfo
     from volume_core.facade.mounts import MountOptions
     from volume_core.facade.records import ActionRef
     from volume_core.facade.statuses import HistoryEntry, Status
@@ -59,6 +60,7 @@ __all__ = [
     "StorageError",
     "Volume",
     "VolumeError",
+    "VolumeInfo",
     "hookimpl",
 ]
 
@@ -73,6 +75,7 @@ _HOMES = {
     "RWVolume": "volumes",
     "Status": "facade.statuses",
     "Volume": "volumes",
+    "VolumeInfo": "facade.listing",
     "hookimpl": "plugins.hookspecs",
 }
 

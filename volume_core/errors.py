@@ -26,7 +26,14 @@ class VolumeError(Exception):
 
 
 class ConflictError(VolumeError):
-    """Somebody else moved what this call wanted to move: nothing was changed; merge or retry."""
+    """Somebody else moved what this call wanted to move: nothing was changed; merge or retry.
+
+    `paths` names what both have changed, where that is known, relative to the volume's root, as text.
+    """
+
+    def __init__(self, message: str, paths: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.paths = tuple(paths)
 
 
 class NotFoundError(VolumeError, KeyError):

@@ -32,7 +32,8 @@ from volume_core.facade.versions import Version
 from volume_core.facade.writers import Writer
 from volume_core.format.names import Locator
 from volume_core.parts.editing import EditSession
-from volume_core.parts.indexes import IndexCache
+from volume_core.parts.indexes import IndexCache, open_view
+from volume_core.parts.landing import Goal
 from volume_core.parts.packing import MAX_UPLOADS
 from volume_core.parts.publishing import About, Parent
 from volume_core.parts.state import State
@@ -191,15 +192,21 @@ class WritesFiles(HandledRecord):
                 region=self.region,
                 metadata_store_type=self.metadata_store_type,
             )
-            published = session.commit(about)
-            if published is None:
+            indexes = IndexCache(State.default().prepare().cache)
+            landed = session.commit(about, self._goal(indexes))
+            if landed is None:
                 assert before is not None
                 return self._of_version(before)
-            indexes = IndexCache(State.default().prepare().cache)
-            for ref, index in published.indexes:
+            for ref, index in landed.published.indexes if landed.published else ():
                 indexes.add(ref, index)
-            version = Version(Locator.parse(published.locator), published.manifest, self._place())
-            return self._now_at(version, is_new=True)
+            version = Version(Locator.parse(landed.locator), landed.manifest, self._place())
+            return self._now_at(version, is_new=landed.published is not None)
+
+    def _goal(self, indexes: IndexCache) -> Goal | None:
+        policy, store = self._handle.policy, self._place().store()
+        if policy is None:
+            return None
+        return Goal(open_view=lambda manifest: open_view(indexes.fetch(store, manifest.stack)), policy=policy)
 
     def _now_at(self, version: Version, *, is_new: bool) -> ROVolume:
         """Move this handle to *version*.  Only the public classes know how, and they say so."""

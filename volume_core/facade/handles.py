@@ -29,6 +29,7 @@ from volume_core.facade.writers import Writer
 from volume_core.format.names import Locator
 
 if TYPE_CHECKING:
+    from volume_core.parts.landing import LandingPolicy
     from volume_core.volumes import ROVolume
 
 
@@ -65,6 +66,7 @@ class Handle:
         self.lock = threading.RLock()
         self.place: Place | None = None
         self.version: Version | None = None
+        self.policy: LandingPolicy | None = None  # of a writer that was opened by name
         self._session: Held | None = None
         self._pid = 0
         self._call_off: Callable[[], None] = _nothing
@@ -223,9 +225,11 @@ class HandledRecord(Record):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Another handle of the same volume, not mounted."""
-        return type(self).model_validate(self.__reduce__()[1][1])
+        rebuild, arguments = self.__reduce__()
+        copy: Self = rebuild(*arguments)
+        return copy
 
-    def __reduce__(self) -> tuple[Any, tuple[type[Self], dict[str, Any]]]:
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """A pickled volume is its record: mounts stay where they are."""
         return _from_record, (type(self), self.model_dump())
 

@@ -41,6 +41,9 @@ class MountOptions(TypedDict, total=False):
     timeout: seconds that the mount may take
     max_uploads: how many packs a commit uploads at once
     detach: the mount stays when this process ends, until `volume unmount`
+    lock: of a volume that was opened by name: take its exclusive lock, and hold it while it is mounted
+    lock_timeout: seconds to wait for the one who has it; without it as long as it takes to see whether that one
+        lives, and no longer if it does
     attr_cache, entry_cache, dir_entry_cache: accepted, for code written for other volumes, and without
         effect: a version cannot change, so the kernel may keep what it has seen for ever
     """
@@ -51,6 +54,8 @@ class MountOptions(TypedDict, total=False):
     timeout: float
     max_uploads: int
     detach: bool
+    lock: bool
+    lock_timeout: float | None
     attr_cache: float
     entry_cache: float
     dir_entry_cache: float
@@ -77,6 +82,8 @@ class Options(NamedTuple):
     timeout_s: float = MOUNT_TIMEOUT_S
     max_uploads: int = MAX_UPLOADS
     detach: bool = False
+    lock: bool = False
+    lock_timeout_s: float | None = None
 
     @classmethod
     def of(cls, given: MountOptions) -> Self:
@@ -88,6 +95,8 @@ class Options(NamedTuple):
             given.get("timeout", MOUNT_TIMEOUT_S),
             given.get("max_uploads", MAX_UPLOADS),
             given.get("detach", False),
+            given.get("lock", False),
+            given.get("lock_timeout"),
         )
 
     def state(self) -> State:

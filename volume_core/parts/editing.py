@@ -1,6 +1,6 @@
 """Committing edits without a mount: contents go straight into packs while the edits are made, then rows are published.
 
-      put, remove, copy, move, ... ──> Edits (domain/edits.py) ──rows──> commit_edits ──> a version
+      put, remove, copy, move, ... ──> Edits (domain/edits.py) ──rows──> commit ──> a version
         └─ contents ──> Packer ──> packs in the store
 
 Always true:
@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 
-from volume_core.domain.changes import EMPTY_TOTALS, Changes, Upper
+from volume_core.domain.changes import EMPTY_TOTALS, Upper
 from volume_core.domain.edits import Edits, exists
 from volume_core.domain.view import View
 from volume_core.errors import BusyError, InvalidNameError, VolumeError
@@ -31,20 +31,14 @@ from volume_core.format.names import PACKS
 from volume_core.parts.capturing import AHEAD_NS, ROUNDS, capture, has_signature, wait_for_writes
 from volume_core.parts.dialects import PLAIN
 from volume_core.parts.intents import HeldIntent
+from volume_core.parts.landing import Built, Goal, Landed, land
 from volume_core.parts.packing import MAX_UPLOADS, Packer
-from volume_core.parts.publishing import About, Parent, Published, publish_changes
+from volume_core.parts.publishing import About, Parent, publish_changes
 from volume_core.parts.scanning import Signature, is_settled, now_ns, own_xattrs, refuse, scan, time_within
 from volume_core.storage.protocol import Store
 
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 FILE_MODE = 0o644
-
-
-def commit_edits(
-    store: Store, intent: HeldIntent, volume: str, delta: Changes, parent: Parent | None, about: About
-) -> Published:
-    """Publish *delta*, sealed rows against *parent*'s view, as a version of *volume*: the one place that does."""
-    return publish_changes(store, intent, volume, delta, parent, about)
 
 
 class _Counting:
@@ -222,17 +216,26 @@ class EditSession:
 
     # -- the end
 
-    def commit(self, about: About) -> Published | None:
-        """Publish the edits as a version; None where they change nothing of one that exists."""
-        totals = EMPTY_TOTALS
-        if self._parent is not None:
-            totals = self._parent.manifest.used_bytes, self._parent.manifest.inode_count
+    def commit(self, about: About, goal: Goal | None = None) -> Landed | None:
+        """Publish the edits as a version; None where they change nothing of one that exists.
+
+        With a *goal* the version lands on that head, wherever others have moved it: see landing.land.
+        """
+        parent, totals = self._parent, EMPTY_TOTALS
+        if parent is not None:
+            totals = parent.manifest.used_bytes, parent.manifest.inode_count
         delta = self.edits.changes(totals)
-        if not delta.rows and self._parent is not None:
+        if not delta.rows and parent is not None:
             return None
         self._packer.finish()
         rows = [(directory, name, self._packer.seal(entry)) for directory, name, entry in delta.rows]
-        return commit_edits(self._store, self._intent, self._volume, delta._replace(rows=rows), self._parent, about)
+        delta = delta._replace(rows=rows)
+        if goal is None:
+            published = publish_changes(self._store, self._intent, self._volume, delta, parent, about)
+            return Landed(published.manifest, published.locator, published, merged=False)
+        protected = (parent.locator,) if parent else ()
+        built = Built(parent, self._view)
+        return land(self._store, self._intent, self._volume, delta, built, about, goal, protected=protected)
 
 
 def _no_base(path: bytes) -> tuple[Extent, ...]:

@@ -102,6 +102,15 @@ class HeldIntent:
             self._written_s = before_s
             self._renewer.start()
 
+    def include(self, locator: str) -> None:
+        """Name one more version that the commit builds on, before anything relies on it."""
+        with self._lock:
+            if locator in self._intent.versions:
+                return
+            self._intent = dataclasses.replace(self._intent, versions=(*self._intent.versions, locator))
+        if self._written_s is not None:
+            self.renew()
+
     def check(self) -> None:
         """Raise StorageError unless the intent is alive: nothing may be published then."""
         with self._lock:
