@@ -188,10 +188,9 @@ class HeldLease:
         except ConflictError:
             self._lease = None
             return False
-        except StorageError:
-            if not self._is_there():
-                self.release()
-                raise
+        except StorageError as error:
+            if not self._was_taken(found, error):
+                return False
         self._written_s = before_s
         try:
             fence_head(self._store, self._volume, token)
@@ -201,13 +200,22 @@ class HeldLease:
         self._renewer.start()
         return True
 
-    def _is_there(self) -> bool:
-        """Whether the swap whose answer was lost has put our lease there, as far as can be seen."""
+    def _was_taken(self, found: Lease | None, error: StorageError) -> bool:
+        """Whether the swap that ended with *error* put our lease there; False where somebody else's is.
+
+        Raises *error* where the lock is as it was, or cannot be seen: it may yet be ours, and lapses then.
+        """
         try:
-            found = _read(self._store, self._name)
+            there = _read(self._store, self._name)
         except StorageError:
-            return False
-        return found is not None and self._is_ours(found)
+            there = found
+        if there == found:
+            self.release()
+            raise error
+        if there is not None and self._is_ours(there):
+            return True
+        self._lease = None
+        return False
 
     def _is_ours(self, found: Lease) -> bool:
         return self._lease is not None and found.held and found.id == self._lease.id
