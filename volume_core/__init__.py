@@ -20,13 +20,16 @@ if TYPE_CHECKING:
         BusyError,
         ConflictError,
         CorruptObjectError,
+        ExistsError,
         InvalidNameError,
         MountError,
+        NoSuchPathError,
         NotFoundError,
         ReadOnlyError,
         StorageError,
         VolumeError,
     )
+    from volume_core.facade.fileentries import FileEntry, FileEntryType
     from volume_core.facade.mounts import MountOptions
     from volume_core.facade.records import ActionRef
     from volume_core.facade.statuses import HistoryEntry, Status
@@ -39,10 +42,14 @@ __all__ = [
     "BusyError",
     "ConflictError",
     "CorruptObjectError",
+    "ExistsError",
+    "FileEntry",
+    "FileEntryType",
     "HistoryEntry",
     "InvalidNameError",
     "MountError",
     "MountOptions",
+    "NoSuchPathError",
     "NotFoundError",
     "Problem",
     "ROVolume",
@@ -57,6 +64,8 @@ __all__ = [
 
 _HOMES = {
     "ActionRef": "facade.records",
+    "FileEntry": "facade.fileentries",
+    "FileEntryType": "facade.fileentries",
     "HistoryEntry": "facade.statuses",
     "MountOptions": "facade.mounts",
     "Problem": "parts.checking",

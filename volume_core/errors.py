@@ -3,6 +3,8 @@
     VolumeError
     ├── ConflictError        somebody else moved what this call wanted to move: merge or retry
     ├── NotFoundError        no such volume, version, path or object (also a KeyError)
+    │   └── NoSuchPathError  no such path in a version (also a FileNotFoundError)
+    ├── ExistsError          something is there already: `.paths` names it (also a FileExistsError)
     ├── CorruptObjectError   bytes do not match their name or their format: run verify
     ├── StorageError         the store failed: `.transient` says whether to retry
     ├── MountError           the machine lacks something: the text says what and how to grant it
@@ -33,6 +35,22 @@ class NotFoundError(VolumeError, KeyError):
     def __str__(self) -> str:
         # KeyError prints the repr of its argument; a sentence for a person needs none.
         return Exception.__str__(self)
+
+
+class NoSuchPathError(NotFoundError, FileNotFoundError):
+    """There is no such path in a version."""
+
+
+class ExistsError(VolumeError, FileExistsError):
+    """Something is there already, and the call may not replace it.
+
+    `paths` names it, relative to the volume's root, as text (undecodable bytes escaped as by
+    `os.fsdecode`).
+    """
+
+    def __init__(self, message: str, paths: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.paths = tuple(paths)
 
 
 class CorruptObjectError(VolumeError):

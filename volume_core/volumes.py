@@ -31,7 +31,7 @@ from pydantic import model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from volume_core.errors import InvalidNameError, VolumeError
-from volume_core.facade.handles import HandledRecord
+from volume_core.facade.files import ReadsFiles
 from volume_core.facade.lines import renamed
 from volume_core.facade.mounts import MountOptions, Options
 from volume_core.facade.records import METADATA_STORE_TYPES, fields_of, place
@@ -48,7 +48,7 @@ from volume_core.storage.opening import normalize, store_url
 StrPath = str | os.PathLike[str]
 
 
-class Volume(HandledRecord):
+class Volume(ReadsFiles):
     """What reading and writing handles have in common, and the ways to get one.
 
     `Volume.model_validate(record)` gives an ROVolume for a version's record, and an RWVolume for one that has no
@@ -198,6 +198,8 @@ class ROVolume(Volume):
     def close_sync(self) -> None:
         """Be done with this handle: unmount, whoever has files open.  It can be mounted again."""
         self.unmount_sync(lazy=True)
+        with self._handle.lock:
+            self._handle.close_browsers()
 
     close = awaitable(close_sync)
 
@@ -343,6 +345,7 @@ class RWVolume(Volume):
         `Volume.recover`, or `volume commit`.  The handle can be mounted again, from the last commit.
         """
         with self._handle.lock:
+            self._handle.close_browsers()
             writer = self._writer()
             if writer is None:
                 return None

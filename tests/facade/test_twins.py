@@ -11,7 +11,13 @@ from contextlib import contextmanager
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from volume_core.facade.twins import awaitable, awaitable_context, awaitable_of_class, in_thread
+from volume_core.facade.twins import (
+    awaitable,
+    awaitable_context,
+    awaitable_iterator,
+    awaitable_of_class,
+    in_thread,
+)
 
 CALLER = contextvars.ContextVar("caller", default="nobody")
 
@@ -47,6 +53,18 @@ class Machine(BaseModel):
             events.append("out")
 
     running = awaitable_context(running_sync)
+
+    def counting_sync(self, until: int, events: list[str]):
+        """Counts, and fails at *until*."""
+        try:
+            for number in range(until):
+                events.append(f"made {number}")
+                yield number
+            raise KeyError("counted")
+        finally:
+            events.append("closed")
+
+    counting = awaitable_iterator(counting_sync, at_once=3)
 
 
 class Louder(Machine):
@@ -193,3 +211,64 @@ def test_a_timeout_is_a_timeout():
         return gate.ended
 
     assert asyncio.run(scene())
+
+
+def test_an_iterator_gives_what_it_has_before_its_error():
+    events: list[str] = []
+
+    async def count() -> list[int]:
+        found = []
+        try:
+            async for number in Machine().counting(5, events):
+                found.append(number)
+        except KeyError:
+            found.append(-1)
+        return found
+
+    assert [0, 1, 2, 3, 4, -1] == asyncio.run(count())
+    assert "closed" == events[-1]
+
+
+def test_an_iterator_that_is_left_early_is_closed():
+    events: list[str] = []
+
+    async def leave() -> None:
+        counting = Machine().counting(1000, events)
+        async for _ in counting:
+            break
+        await counting.aclose()
+        assert "closed" == events[-1]
+
+    asyncio.run(leave())
+
+    assert ["made 0", "made 1", "made 2", "closed"] == events
+
+
+def test_an_iterator_whose_reader_is_cancelled_is_closed():
+    events: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Machine):
+        def counting_sync(self, until: int, events: list[str]):
+            try:
+                begun.set()
+                go_on.wait()
+                yield 1
+            finally:
+                events.append("closed")
+
+    async def cancel() -> None:
+        async def read() -> None:
+            async for _ in Slow().counting(1, events):
+                events.append("given")
+
+        task = asyncio.create_task(read())
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+
+    assert ["closed"] == events

@@ -15,6 +15,7 @@ from volume_core.errors import (
     BusyError,
     ConflictError,
     CorruptObjectError,
+    ExistsError,
     InvalidNameError,
     MountError,
     NotFoundError,
@@ -37,6 +38,7 @@ CODES: dict[type[VolumeError], int] = {
     MountError: 8,
     BusyError: 9,
     ReadOnlyError: 10,
+    ExistsError: 11,
     VolumeError: FAILED,
 }
 PROBLEMS_FOUND = CODES[CorruptObjectError]

@@ -55,6 +55,11 @@ class Node(NamedTuple):
         return self.row.kind in _DIRECTORIES
 
     @property
+    def link_target(self) -> bytes | None:
+        """Where a symlink leads; None of anything else."""
+        return self.row.target or b"" if self.row.kind == _SYMLINK else None
+
+    @property
     def name(self) -> bytes:
         """The last part of the path; b"" for the root."""
         return self.row.name
@@ -63,6 +68,7 @@ class Node(NamedTuple):
 _DIRECTORIES = frozenset((int(Kind.DIRECTORY), int(Kind.OPAQUE)))
 _FILE = int(Kind.FILE)
 _OPAQUE = int(Kind.OPAQUE)
+_SYMLINK = int(Kind.SYMLINK)
 _WHITEOUT = int(Kind.WHITEOUT)
 _DIRECTORY = int(Kind.DIRECTORY)
 

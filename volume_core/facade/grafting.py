@@ -109,15 +109,16 @@ def copy_in(
     with browse(version) as browser:
         there = browser.view.resolve(target)
         if source.is_dir():
-            return _graft(browser, source, target, name, message, advance)
+            return _graft(version, browser, source, target, name, message, advance)
         if there is not None and there.is_directory:
             target = join(target, os.fsencode(source.name))
         above, leaf = split(target)
         with _holding(source, leaf) as holder:
-            return _graft(browser, holder, above, name, message, advance, is_holder=True)
+            return _graft(version, browser, holder, above, name, message, advance, is_holder=True)
 
 
 def _graft(
+    version: Version,
     browser: Browser,
     root: Path,
     target: bytes,
@@ -128,7 +129,6 @@ def _graft(
     is_holder: bool = False,
 ) -> Version:
     """Merge what lies below *root* into the directory *target*, which is made if it is not there (but for a holder)."""
-    version = browser.version
     view = browser.view
     found = view.resolve(target)
     needed = target if is_holder else split(target)[0]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from pydantic import PrivateAttr
 
 from volume_core.errors import BusyError, NotFoundError, VolumeError
+from volume_core.facade.browsing import Browsers
 from volume_core.facade.mounts import Options, StrPath
 from volume_core.facade.readers import Reading
 from volume_core.facade.records import Record
@@ -67,7 +68,25 @@ class Handle:
         self._session: Held | None = None
         self._pid = 0
         self._call_off: Callable[[], None] = _nothing
+        self._browsers: Browsers | None = None
+        self._keep_browsers: Callable[[], None] = _nothing
         _handles.add(self)
+
+    def browsers(self, version: Version | None, place: Place, name: str) -> Browsers:
+        """Return what looks into *version* (None: nothing is committed yet); open until `close_browsers`."""
+        if self._browsers is None or not self._browsers.shows(version):
+            self.close_browsers()
+            where = str(version.locator) if version else f"volume {name!r}, of which nothing is committed"
+            self._browsers = Browsers(version, place, where)
+            self._keep_browsers = release_with(self, self._browsers)
+        return self._browsers
+
+    def close_browsers(self) -> None:
+        """Close what is open to look into a version; reads that go on keep it until they are done."""
+        if self._browsers is not None:
+            self._keep_browsers()
+            self._browsers.close()
+        self._browsers, self._keep_browsers = None, _nothing
 
     @property
     def held(self) -> Held | None:

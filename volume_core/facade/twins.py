@@ -3,6 +3,8 @@
     class Volume:
         def mount_sync(self, path: str) -> Path: ...
         mount = awaitable(mount_sync)                  # (path: str) -> Coroutine[Any, Any, Path]
+        def lines_sync(self) -> Iterator[str]: ...
+        lines = awaitable_iterator(lines_sync)         # () -> AsyncGenerator[str, None]
 
 Why: all below the facade is synchronous and thread-safe, callers are either; writing each method
 twice is how two spellings come to differ.  A type checker sees both with the same arguments.
@@ -20,7 +22,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+import itertools
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
@@ -115,6 +118,44 @@ class _AsyncContext(AbstractAsyncContextManager[R]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         return await in_thread(functools.partial(self._context.__exit__, kind, error, trace))
+
+
+def awaitable_iterator(method: Callable[P, Iterator[R]], *, at_once: int = 1) -> Callable[P, AsyncGenerator[R, None]]:
+    """Return the `async for` spelling of a method that makes an iterator.
+
+    *at_once* values are fetched by one visit to a thread.  Leaving the loop early closes the iterator when the
+    generator is closed: by `aclose()`, or by the event loop when it is collected.
+    """
+    synchronous = method.__name__
+
+    @_named_after(method)
+    async def twin(self: Any, /, *args: Any, **kwargs: Any) -> AsyncGenerator[R, None]:
+        values: Iterator[R] = await in_thread(functools.partial(getattr(self, synchronous), *args, **kwargs))
+        try:
+            ended = False
+            while not ended:
+                found, failed, ended = await in_thread(functools.partial(_take, values, at_once))
+                for value in found:
+                    yield value
+                if failed is not None:
+                    raise failed
+        finally:
+            close = getattr(values, "close", None)
+            if close is not None:
+                await in_thread(close)
+
+    return cast("Callable[P, AsyncGenerator[R, None]]", twin)
+
+
+def _take(values: Iterator[R], count: int) -> tuple[list[R], Exception | None, bool]:
+    """Return up to *count* values, what went wrong behind them, and whether there are no more."""
+    found: list[R] = []
+    try:
+        for value in itertools.islice(values, count):
+            found.append(value)
+    except Exception as error:  # a door: the caller gets the values first, then the error
+        return found, error, True
+    return found, None, len(found) < count
 
 
 def _named_after(method: Callable[..., Any]) -> Callable[[Callable[..., R]], Callable[..., R]]:
