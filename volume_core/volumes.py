@@ -31,8 +31,10 @@ from pydantic import model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from volume_core.errors import InvalidNameError, VolumeError
+from volume_core.facade.comparing import Compares
 from volume_core.facade.files import ReadsFiles
 from volume_core.facade.lines import renamed
+from volume_core.facade.merging import Merges
 from volume_core.facade.mounts import MountOptions, Options
 from volume_core.facade.records import METADATA_STORE_TYPES, fields_of, place
 from volume_core.facade.statuses import HistoryEntry, Status
@@ -48,7 +50,7 @@ from volume_core.storage.opening import normalize, store_url
 StrPath = str | os.PathLike[str]
 
 
-class Volume(ReadsFiles):
+class Volume(ReadsFiles, Merges):
     """What reading and writing handles have in common, and the ways to get one.
 
     `Volume.model_validate(record)` gives an ROVolume for a version's record, and an RWVolume for one that has no
@@ -144,7 +146,7 @@ class Volume(ReadsFiles):
         return volume
 
 
-class ROVolume(Volume):
+class ROVolume(Volume, Compares):
     """One version: it can be mounted to read, forked and verified, and never changes."""
 
     @model_validator(mode="after")
