@@ -7,6 +7,7 @@ where to look first; a version that was pruned ends its line.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Sequence
 
 from volume_core.errors import NotFoundError
@@ -46,7 +47,8 @@ class Ancestry:
         Where several are as near (each side had merged the other), the newest of them.
         """
         marks: dict[str, int] = {}
-        waiting: list[tuple[tuple[int, ...], str, Version]] = []
+        waiting: list[tuple[tuple[int, ...], str, int, Version]] = []
+        count = itertools.count()
 
         def mark(version: Version, marked: int) -> None:
             locator = str(version.locator)
@@ -54,7 +56,7 @@ class Ancestry:
                 marks[locator] = marks.get(locator, 0) | marked
                 # created_at is ISO 8601 in UTC, which sorts as text; the newest comes first.
                 key = tuple(-ord(character) for character in version.manifest.created_at)
-                heapq.heappush(waiting, (key, locator, version))
+                heapq.heappush(waiting, (key, locator, next(count), version))
 
         found: dict[str, Version] = {}
         for version in ones:
@@ -62,10 +64,10 @@ class Ancestry:
         mark(other, _OTHER)
         # Until all that waits is above what was found; and on, where one that was found may be above another.
         while waiting and (
-            any(not marks[locator] & _ABOVE for _, locator, _ in waiting)
+            any(not marks[locator] & _ABOVE for _, locator, _, _ in waiting)
             or sum(not marks[locator] & _ABOVE for locator in found) > 1
         ):
-            _, locator, version = heapq.heappop(waiting)
+            _, locator, _, version = heapq.heappop(waiting)
             marked = marks[locator]
             if marked & _BOTH == _BOTH:
                 found[locator] = version
