@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from volume_core.domain.diff import ChangeKind
     from volume_core.errors import (
         BusyError,
         ConflictError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         StorageError,
         VolumeError,
     )
+    from volume_core.facade.comparing import Difference
     from volume_core.facade.fileentries import FileEntry, FileEntryType
     from volume_core.facade.listing import VolumeInfo
     from volume_core.facade.mounts import MountOptions
@@ -41,8 +43,10 @@ if TYPE_CHECKING:
 __all__ = [
     "ActionRef",
     "BusyError",
+    "ChangeKind",
     "ConflictError",
     "CorruptObjectError",
+    "Difference",
     "ExistsError",
     "FileEntry",
     "FileEntryType",
@@ -66,6 +70,8 @@ __all__ = [
 
 _HOMES = {
     "ActionRef": "facade.records",
+    "ChangeKind": "domain.diff",
+    "Difference": "facade.comparing",
     "FileEntry": "facade.fileentries",
     "FileEntryType": "facade.fileentries",
     "HistoryEntry": "facade.statuses",

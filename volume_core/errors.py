@@ -1,7 +1,8 @@
 """Every error a caller may catch, grouped by what the caller would do about it.
 
     VolumeError
-    ├── ConflictError        somebody else moved what this call wanted to move: merge or retry
+    ├── ConflictError        somebody else moved what this call wanted to move: merge or retry; `.paths` names
+    │                        what both changed
     ├── NotFoundError        no such volume, version, path or object (also a KeyError)
     │   └── NoSuchPathError  no such path in a version (also a FileNotFoundError)
     ├── ExistsError          something is there already: `.paths` names it (also a FileExistsError)
@@ -28,7 +29,8 @@ class VolumeError(Exception):
 class ConflictError(VolumeError):
     """Somebody else moved what this call wanted to move: nothing was changed; merge or retry.
 
-    `paths` names what both have changed, where that is known, relative to the volume's root, as text.
+    `paths` names what both sides changed, where it is about files: relative to the volume's root, as text
+    (undecodable bytes escaped as by `os.fsdecode`).
     """
 
     def __init__(self, message: str, paths: Sequence[str] = ()) -> None:

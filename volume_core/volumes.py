@@ -32,9 +32,11 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from volume_core.errors import InvalidNameError, VolumeError
 from volume_core.facade.batches import WritesFiles
+from volume_core.facade.comparing import Compares
 from volume_core.facade.files import ReadsFiles
 from volume_core.facade.heads import advance, fast_forward
 from volume_core.facade.lines import renamed
+from volume_core.facade.merging import Merges
 from volume_core.facade.mounts import MountOptions, Options
 from volume_core.facade.naming import ByName, Promoting, Reloading, checked_policy, place_of
 from volume_core.facade.records import METADATA_STORE_TYPES, fields_of, place
@@ -52,7 +54,7 @@ from volume_core.storage.opening import normalize
 StrPath = str | os.PathLike[str]
 
 
-class Volume(ByName, ReadsFiles):
+class Volume(ByName, Merges, ReadsFiles):
     """What reading and writing handles have in common, and the ways to get one.
 
     `Volume.model_validate(record)` gives an ROVolume for a version's record, and an RWVolume for one that has no
@@ -150,7 +152,7 @@ class Volume(ByName, ReadsFiles):
         return volume
 
 
-class ROVolume(Promoting, Volume):
+class ROVolume(Promoting, Compares, Volume):
     """One version: it can be mounted to read, forked and verified, and never changes."""
 
     @model_validator(mode="after")

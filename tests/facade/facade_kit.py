@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from volume_core import RWVolume, Volume
+from volume_core import ROVolume, RWVolume, Volume
+from volume_core.facade.grafting import copy_in
 from volume_core.parts.state import State
 
 
@@ -62,3 +64,18 @@ def contents(volume: RWVolume | Volume) -> dict[str, str]:
     """Every file of a version, read from a mount of its own."""
     with volume.mounted_sync(driver="copy") as path:
         return read(path)
+
+
+def following(
+    version: ROVolume, change: dict[str, str] | Callable[[Path], object], name: str | None = None
+) -> ROVolume:
+    """The version of the volume *name* (default: the same) that *change* makes of *version*: files to write, or
+    what a function does to a mount."""
+    if callable(change):
+        writer = version.fork_sync(name or version.name)
+        with writer.mounted_sync(driver="copy") as path:
+            change(path)
+        return writer.committed
+    with TemporaryDirectory() as place:
+        write(Path(place), change)
+        return ROVolume.of_version(copy_in(version._existing(), Path(place), b"", name=name, advance=lambda _: None))

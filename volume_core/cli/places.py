@@ -103,6 +103,12 @@ def _to_version(_ctx: click.Context, _param: click.Parameter, value: str) -> At:
         raise click.BadParameter(str(error)) from error
 
 
+def _to_locators(ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...]) -> object:
+    if isinstance(value, tuple):
+        return tuple(_to_locator(ctx, param, each) for each in value)
+    return _to_locator(ctx, param, value)
+
+
 def _to_at(_ctx: click.Context, _param: click.Parameter, value: str | tuple[str, ...]) -> At | tuple[At, ...]:
     return tuple(map(_one_at, value)) if isinstance(value, tuple) else _one_at(value)
 
@@ -114,7 +120,13 @@ def _one_at(value: str) -> At:
         raise click.BadParameter(str(error)) from error
 
 
-locator_argument = click.argument("locator", callback=_to_locator, metavar="VERSION")
+locator_argument = click.argument("locator", callback=_to_locators, metavar="VERSION")
 version_argument = click.argument("version", callback=_to_version, metavar="VERSION")
+before_argument = click.argument("before", callback=_to_locators, metavar="VERSION")
+after_argument = click.argument("after", callback=_to_locators, metavar="VERSION")
+locators_argument = click.argument("locators", callback=_to_locators, metavar="VERSION...", nargs=-1, required=True)
+to_option = click.option(
+    "--to", callback=_to_locators, metavar="VERSION", required=True, help="The version to show again."
+)
 at_argument = click.argument("at", callback=_to_at, metavar="VERSION[:/PATH]")
 ats_argument = click.argument("ats", callback=_to_at, metavar="VERSION:/PATH...", nargs=-1, required=True)

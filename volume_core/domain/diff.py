@@ -41,6 +41,16 @@ def rows_between(
     return Comparison(before, after, shared, within).directories(before.root, after.root)
 
 
+def rows_of(layer: LayerReader) -> Iterator[LayerRow]:
+    """Yield every row of *layer*, in the order that write_layer wants."""
+    if (root := layer.root()) is not None:
+        yield b"", b"", layer.entry(root)
+    for path in layer.directories():
+        ident = layer.directory(path)
+        for row in layer.rows(ident) if ident is not None else ():
+            yield path, row.name, layer.entry(row)
+
+
 class Places:
     """Where trees can differ, said by layers that hold all that they differ in."""
 
@@ -228,7 +238,7 @@ class _Links:
             self._rows[path] = entry
 
 
-class ChangeKind(enum.Enum):
+class ChangeKind(enum.StrEnum):
     """How a path differs between two trees."""
 
     ADDED = "added"

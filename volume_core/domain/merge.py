@@ -175,9 +175,9 @@ class _Merging:
             self._both_have_directory(task, path, entry, below, theirs)
         elif below is None:
             assert entry is not None
-            self._made(task._replace(path=path, out=out, base=None), entry, base, theirs)
+            self._made(task._replace(path=path, out=out, base=None, theirs=None), entry, base, theirs)
         else:
-            self._theirs_removed(task._replace(path=path, out=out, base=below), entry, theirs)
+            self._theirs_removed(task._replace(path=path, out=out, base=below, theirs=None, lost=True), entry, theirs)
 
     def _both_have_directory(
         self, task: _Task, path: bytes, entry: Entry | None, base: Node | None, theirs: Node
@@ -223,20 +223,21 @@ class _Merging:
 
     def _made(self, task: _Task, entry: Entry, base: Node | None, theirs: Node | None) -> None:
         """Go on with the directory *task* that ours made, where theirs has none."""
+        reason = None
         if theirs is None:
-            if task.lost:
-                self._conflict(task.path, Reason.REMOVED)
-                if self._policy is Policy.THEIRS:
-                    self._tasks.append(task)  # to name what else is lost
-                    return
+            reason = Reason.REMOVED if task.lost else None
         elif base is None or not same(self._ancestor.entry(base), self._theirs.entry(theirs)):
-            self._conflict(task.path, Reason.KIND)
-            if self._policy is Policy.THEIRS:
-                return
-            if self._policy is Policy.KEEP_BOTH:
-                task = task._replace(out=self._name_beside(task, is_directory=True))
+            reason = Reason.KIND
+        if reason is not None:
+            self._conflict(task.path, reason)
+        if reason is not None and self._policy is Policy.THEIRS:
+            if task.lost:  # to name what else is lost with it
+                self._tasks.append(task)
+            return
+        if reason is Reason.KIND and self._policy is Policy.KEEP_BOTH:
+            task = task._replace(out=self._name_beside(task, is_directory=True))
         self._emit(task.out, entry._replace(kind=Kind.DIRECTORY))
-        self._tasks.append(task._replace(theirs=None))
+        self._tasks.append(task)
 
     def _theirs_removed(self, task: _Task, entry: Entry | None, theirs: Node | None) -> None:
         """Go on with the directory *task* that theirs removed, or has something else for, and ours changed."""
@@ -250,7 +251,7 @@ class _Merging:
             # Attributes of a directory that is gone are worth a directory, but not somebody's file.
             if self._policy.removes_changed or (theirs is None and self._policy is not Policy.THEIRS):
                 self._emit(task.out, self._to_remake.pop(task.out))
-        self._tasks.append(task._replace(theirs=None, lost=True))
+        self._tasks.append(task)
 
     # -- ours has nothing
 

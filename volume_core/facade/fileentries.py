@@ -14,7 +14,7 @@ import os
 from typing import NamedTuple
 
 from volume_core.domain.view import Node
-from volume_core.format.entries import Kind
+from volume_core.format.entries import Entry, Kind
 
 
 class FileEntryType(enum.IntEnum):
@@ -67,6 +67,21 @@ class FileEntry(NamedTuple):
     def is_file(self) -> bool:
         """Whether it is a regular file."""
         return self.type is FileEntryType.FILE
+
+
+def entry_from(path: bytes, entry: Entry) -> FileEntry:
+    """Return the entry of the value *entry*, shown as *path*."""
+    return FileEntry(
+        os.fsdecode(path),
+        _TYPES.get(entry.kind, FileEntryType.UNSPECIFIED),
+        entry.mtime_ns // _SECOND_NS,
+        entry.size,
+        entry.mtime_ns,
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        os.fsdecode(entry.target) if entry.kind is Kind.SYMLINK else None,
+    )
 
 
 def entry_of(node: Node, path: bytes) -> FileEntry:

@@ -219,6 +219,17 @@ class HandledRecord(Record):
             raise NotFoundError(f"volume {self.name!r} has no version yet")
         return version
 
+    def _locked_version(self) -> Version:
+        """The version that `index` names; VolumeError where a writer has changes that are not in it."""
+        with self._handle.lock:
+            held = self._handle.held
+            if isinstance(held, Writer) and held.has_changes():
+                raise VolumeError(
+                    f"volume {self.name!r} has changes that are not committed: commit first, and use the version "
+                    "that commit returns"
+                )
+            return self._existing()
+
     def __copy__(self) -> Self:
         """Another handle of the same volume, not mounted."""
         return self.__deepcopy__()

@@ -16,14 +16,22 @@ from volume_core.parts.intents import HeldIntent, iso_utc
 from volume_core.parts.publishing import as_text, publish
 
 
-def renamed(version: Version, name: str, message: str, labels: Mapping[str, str], action: Action | None) -> Version:
+def renamed(
+    version: Version,
+    name: str,
+    message: str,
+    labels: Mapping[str, str],
+    action: Action | None,
+    further_parents: tuple[str, ...] = (),
+) -> Version:
     """Publish and return a version of the volume *name* that shows what *version* shows."""
+    needed = (str(version.locator), *further_parents)
     store, parent = version.place.store(), version.manifest
     manifest = Manifest(
         volume=name,
         created_at=iso_utc(time.time_ns()),
         stack=parent.stack,
-        parents=(str(version.locator),),
+        parents=needed,
         message=as_text(message),
         used_bytes=parent.used_bytes,
         inode_count=parent.inode_count,
@@ -35,7 +43,7 @@ def renamed(version: Version, name: str, message: str, labels: Mapping[str, str]
         torn=parent.torn,
     )
     # The layers are those of *version*; the intent keeps it until the new manifest names them as well.
-    with HeldIntent(store, name, [str(version.locator)]) as intent:
+    with HeldIntent(store, name, needed) as intent:
         intent.begin()
-        locator = publish(store, intent, [str(version.locator)], manifest)
+        locator = publish(store, intent, needed, manifest)
     return Version(Locator.parse(locator), manifest, version.place)

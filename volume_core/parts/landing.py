@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 import time
 from collections.abc import Callable
@@ -248,7 +249,7 @@ class _Landing:
 
 def conflict(volume: str, locator: str, paths: list[bytes]) -> ConflictError:
     """Return the error that says which *paths* both this writer and the version at *locator* have changed."""
-    shown = sorted(path.decode("utf-8", "backslashreplace") for path in paths)
+    shown = [os.fsdecode(path) for path in sorted(paths)]
     named = ", ".join(shown[:_PATHS_SHOWN_MAX]) + (", ..." if len(shown) > _PATHS_SHOWN_MAX else "")
     return ConflictError(
         f"volume {volume!r} was changed meanwhile ({locator}), and so were the same paths: {named}; nothing was "

@@ -46,7 +46,8 @@ class Parent(NamedTuple):
 class About:
     """What a version says about itself besides its tree.
 
-    `torn` are the paths that kept changing while they were read; `clock` gives ns since 1970.
+    `torn` are the paths that kept changing while they were read, `torn_before` those that the manifests of
+    other versions name whose content is in this one; `clock` gives ns since 1970.
     """
 
     message: str = ""
@@ -55,6 +56,7 @@ class About:
     region: str | None = None
     metadata_store_type: str = "sqlite"
     torn: tuple[bytes, ...] = ()
+    torn_before: tuple[str, ...] = ()
     clock: Callable[[], int] = time.time_ns
 
 
@@ -83,19 +85,21 @@ def publish_changes(
     *,
     further_parents: tuple[str, ...] = (),
     protected: Iterable[str] = (),
+    stack: tuple[LayerRef, ...] | None = None,
 ) -> Published:
     """Publish the version of *volume* whose tree is *parent*'s with *delta* on top, and return it.
 
     Every chunk that *delta*'s rows name lies in a sealed pack of *store* which *intent* protects, or in one
-    that *parent* or one of *protected* (locators, which *intent* names too) needs.  Raises NotFoundError
+    that *parent* or one of *protected* (locators, which *intent* names too) needs.  *stack*, where given, are
+    layers of one of *protected* that show the very tree that is published.  Raises NotFoundError
     where one of these versions is gone, StorageError where the store failed or the intent was lost.
     """
-    layers = _layers(delta.rows, parent)
+    layers = _layers(delta.rows, parent) if stack is None else [_layer(delta.rows)]
     written = {layer.ref: layer.stored for layer in layers}  # a merged layer may be equal to the delta
     for ref, stored in written.items():
         intent.begin()
         store.put_new(layer_name(ref.digest), stored)
-    manifest = _manifest(volume, delta, layers, parent, about, further_parents)
+    manifest = _manifest(volume, delta, layers, parent, about, further_parents, stack)
     needed = (*((parent.locator,) if parent else ()), *further_parents, *protected)
     locator = publish(store, intent, dict.fromkeys(needed), manifest)
     return Published(
@@ -141,12 +145,15 @@ def _manifest(
     parent: Parent | None,
     about: About,
     further_parents: tuple[str, ...],
+    stack: tuple[LayerRef, ...] | None,
 ) -> Manifest:
     older = parent.manifest.stack if parent else ()
+    if stack is None:
+        stack = (layers[1].ref,) if len(layers) > 1 else (*older, layers[0].ref)
     return Manifest(
         volume=volume,
         created_at=iso_utc(about.clock()),
-        stack=(layers[1].ref,) if len(layers) > 1 else (*older, layers[0].ref),
+        stack=stack,
         delta=layers[0].ref,
         parents=(*((parent.locator,) if parent else ()), *further_parents),
         message=as_text(about.message),
@@ -157,7 +164,7 @@ def _manifest(
         produced_by=about.produced_by,
         parent_produced_by=parent.manifest.produced_by if parent else None,
         labels={as_text(key): as_text(value) for key, value in sorted(about.labels.items())},
-        torn=tuple(map(path_text, dict.fromkeys(about.torn))),
+        torn=tuple(dict.fromkeys((*map(path_text, about.torn), *about.torn_before))),
     )
 
 
