@@ -186,6 +186,7 @@ class Edits:
         in_the_way = list(self.in_the_way(path, tree, force=force))
         if in_the_way:
             raise exists(in_the_way)
+        is_new = find(self, path) is None
         top = self._made(path, tree[b""].entry)
         self._hold_directory(top.path)
         links: dict[int, int] = {}
@@ -201,7 +202,7 @@ class Edits:
                 entry = entry._replace(hardlink=links[entry.hardlink])  # noqa: PLW2901 -- the same path's, renumbered
             held = Upper(entry, there.base if there is not None and entry.is_directory else None)
             target = join(top.path, below)
-            if there is None and not above:
+            if there is None and not above and not is_new:
                 self._touch(top.path)
             self._hold(target, held)
             if entry.is_directory:
