@@ -6,8 +6,7 @@ than a mention until rows are made, and no data is touched.
 
 Always true:
 
-  1. What raises has changed nothing, but for parents that were made on the way, and for a copy that met
-     something in its way deep inside.
+  1. What raises has changed nothing, but that of several copies the first ones may have been made.
   2. Every held path's parents are held, up to the root; a whiteout is held only where the view shows something.
   3. Symlinks on the way to a path are followed; the last name of what is put, removed or moved is not.
   4. A hard link group of the view of which a name was moved is held whole, so that it stays one inode.
@@ -187,6 +186,7 @@ class Edits:
         in_the_way = list(self.in_the_way(path, tree, force=force))
         if in_the_way:
             raise exists(in_the_way)
+        is_new = find(self, path) is None
         top = self._made(path, tree[b""].entry)
         self._hold_directory(top.path)
         links: dict[int, int] = {}
@@ -202,7 +202,7 @@ class Edits:
                 entry = entry._replace(hardlink=links[entry.hardlink])  # noqa: PLW2901 -- the same path's, renumbered
             held = Upper(entry, there.base if there is not None and entry.is_directory else None)
             target = join(top.path, below)
-            if there is None and not above:
+            if there is None and not above and not is_new:
                 self._touch(top.path)
             self._hold(target, held)
             if entry.is_directory:
@@ -267,42 +267,36 @@ class Edits:
         is_into = into is not None and into.is_directory
         if not is_into and (len(sources) != 1 or destination.endswith(b"/")):
             raise NoSuchPathError(f"{shown(destination)}: there is no such directory to copy into")
-        copies: list[tuple[Spot, bytes]] = []
         for source in sources:
             spot = self.find(source, follow=not recursive)
             if spot.is_directory and not recursive:
                 raise VolumeError(f"{shown(source)}: it is a directory; recursive=True copies it")
             name = parts_of(source)[-1:]
             name = name if name and name[0] != b".." else [spot.name]
-            target = join(destination.rstrip(b"/"), name[0]) if is_into else destination
-            self._check_copy(spot, target)
-            copies.append((spot, target))
-        for spot, target in copies:
-            self._copy(spot, target)
-
-    def _check_copy(self, spot: Spot, target: bytes) -> None:
-        directory, name = self._placed(target, make=False)
-        path = join(directory.path, name)
-        if _is_at_or_below(path, spot.path):
-            raise VolumeError(f"{shown(spot.path)}: it cannot be copied to itself, or into itself ({shown(target)})")
-        there = self.lookup(directory, name)
-        if there is not None and there.link_target is None and there.is_directory != spot.is_directory:
-            raise exists([path], is_directory=there.is_directory)
+            self._copy(spot, join(destination.rstrip(b"/"), name[0]) if is_into else destination)
 
     def _copy(self, start: Spot, target: bytes) -> None:
         directory, name = self._placed(target, make=False)
-        waiting = [(start, directory.path, name)]
+        path = join(directory.path, name)
+        if _is_at_or_below(path, start.path):
+            raise VolumeError(f"{shown(start.path)}: it cannot be copied to itself, or into itself ({shown(target)})")
+        if _is_at_or_below(start.path, path):
+            raise VolumeError(f"{shown(start.path)}: it cannot be copied in place of what holds it ({shown(target)})")
+        copies: list[tuple[Spot, bytes]] = []
+        waiting = [(start, directory, name)]
         while waiting:
-            spot, above, name = waiting.pop()
-            holder = self._hold_directory(above)
+            spot, holder, name = waiting.pop()
             there = self.lookup(holder, name)
-            if there is not None and there.is_directory and spot.is_directory:
-                waiting.extend((child, there.path, child.name) for child in self.listing(spot))
-            elif there is not None and there.is_directory != spot.is_directory:
-                raise exists([there.path], is_directory=there.is_directory)
+            if there is None or not (there.is_directory or spot.is_directory):
+                copies.append((spot, join(holder.path, name)))
+            elif there.is_directory and spot.is_directory:
+                waiting.extend((child, there, child.name) for child in self.listing(spot))
             else:
-                self._put(holder, name, Upper(self.entry(spot)._replace(hardlink=0), spot.base_below))
-                self._copy_below(spot, join(above, name))
+                raise exists([there.path], is_directory=there.is_directory)
+        for spot, copied in copies:
+            above, name = split(copied)
+            self._put(self._hold_directory(above), name, Upper(self.entry(spot)._replace(hardlink=0), spot.base_below))
+            self._copy_below(spot, copied)
 
     def _copy_below(self, spot: Spot, target: bytes) -> None:
         """Hold what differs, below the copy *target* of *spot*, from the part of the view that shows through."""
@@ -325,17 +319,17 @@ class Edits:
         spot = self.find(source, follow=False)
         if not spot.path:
             raise VolumeError("/: the root of a volume cannot be moved")
-        directory, name = self._placed(destination)
-        path = join(directory.path, name)
+        path = self._real(destination)
         if path == spot.path:
             return
         if _is_at_or_below(path, spot.path):
             raise VolumeError(f"{shown(source)}: it cannot be moved into itself ({shown(destination)})")
-        there = self.lookup(directory, name)
+        there = find(self, path, follow=False)
         if there is not None and (
             there.is_directory != spot.is_directory or (there.is_directory and self.listing(there))
         ):
             raise exists([path], is_directory=there.is_directory)
+        directory, name = self._placed(destination)
         for linked in self._linked_below(spot):
             self._hold_group(linked._node)
         spot = self.find(spot.path, follow=False)
@@ -379,6 +373,15 @@ class Edits:
         if not directory.is_directory:
             raise NoSuchPathError(f"{shown(above)}: there is no such directory")
         return directory, parts[-1]
+
+    def _real(self, path: bytes) -> bytes:
+        """Return the path at which what is put at *path* would lie, no symlink on the way to it."""
+        parts = parts_of(path)
+        missing = parts[-1:]
+        above = parts[:-1]
+        while (found := find(self, b"/".join(above))) is None:
+            missing.append(above.pop())
+        return b"/".join([*parts_of(found.path), *reversed(missing)])
 
     def _made(self, path: bytes, entry: Entry) -> Spot:
         """Return the directory at *path*, made if it is not there: it as *entry*, its parents as new ones are."""
