@@ -34,7 +34,7 @@ from volume_core.errors import InvalidNameError, VolumeError
 from volume_core.facade.batches import WritesFiles
 from volume_core.facade.comparing import Compares
 from volume_core.facade.files import ReadsFiles
-from volume_core.facade.heads import advance, fast_forward
+from volume_core.facade.heads import advance, announce
 from volume_core.facade.lines import renamed
 from volume_core.facade.merging import Merges
 from volume_core.facade.mounts import MountOptions, Options
@@ -449,9 +449,9 @@ class RWVolume(Reloading, WritesFiles, Volume):
     def _now_at(self, version: Version, *, is_new: bool) -> ROVolume:
         self._stand_at(version)
         committed = ROVolume.of_version(version)
-        if is_new:
-            if self._handle.policy is None:
-                fast_forward(version)
+        if is_new and self._handle.policy is None:
+            announce(committed, version)
+        elif is_new:
             plugins().committed(committed, version.manifest.produced_by)
         return committed
 

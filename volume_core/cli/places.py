@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import click
 
-from volume_core.errors import InvalidNameError
-from volume_core.facade.heads import existing_head
+from volume_core.errors import InvalidNameError, NotFoundError
+from volume_core.facade.heads import head_version
 from volume_core.facade.naming import place_of
 from volume_core.facade.versions import Place, Version, read_version
 from volume_core.format.names import Locator
@@ -84,8 +84,11 @@ def _named(name: str, ref: str | None, path: bytes) -> At:
     if ref is not None:
         store = place.store()
         return At(Locator(store.url, name, resolve(store, name, ref)), path)
-    head = existing_head(name, place, create_if_missing=False)
-    assert head is not None
+    head = head_version(name, place)
+    if head is None:
+        raise NotFoundError(
+            f"there is no volume {name!r} in {place.url} (and no version is so called): `volume ls` lists what there is"
+        )
     return At(head.locator, path, name)
 
 

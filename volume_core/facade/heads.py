@@ -10,13 +10,18 @@ Always true:
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from volume_core.errors import ConflictError, NotFoundError, StorageError
 from volume_core.facade.versions import Place, Version, read_version
 from volume_core.format.head import Head
 from volume_core.format.names import Locator
 from volume_core.parts.heads import is_ancestor, move_head, read_head, require_conditions
+from volume_core.plugins.manager import plugins
 from volume_core.storage.probing import ensure_format
+
+if TYPE_CHECKING:
+    from volume_core.volumes import ROVolume
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +79,12 @@ def fast_forward(version: Version) -> None:
             return
     except StorageError as error:
         log.warning("%s was committed, but the head of %s could not be moved to it: %s", version.locator, name, error)
+
+
+def announce(volume: ROVolume, version: Version) -> None:
+    """*version*, of a line of its own, was published: move the head of its name forward, and tell the plugins."""
+    fast_forward(version)
+    plugins().committed(volume, version.manifest.produced_by)
 
 
 def promote(version: Version, *, why: str = "promote") -> None:

@@ -39,7 +39,7 @@ from volume_core.domain.view import View
 from volume_core.errors import ConflictError, NotFoundError, StorageError
 from volume_core.format.head import Head
 from volume_core.format.manifest import Manifest
-from volume_core.format.names import Locator, version_name
+from volume_core.format.names import INTENTS, Locator, version_name
 from volume_core.parts.heads import move_head, read_head
 from volume_core.parts.intents import HeldIntent
 from volume_core.parts.publishing import About, Parent, Published, publish_changes
@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 PAUSE_S = 0.02
 PAUSE_MAX_S = 1.0
 _PATHS_SHOWN_MAX = 10
+_MARK_CHARACTERS = 8  # of the commit's intent, in the name of a file that is kept beside another
 
 LandingPolicy = Literal["last-write-wins", "error", "keep-both"]
 LANDING_POLICIES: tuple[LandingPolicy, ...] = ("last-write-wins", "error", "keep-both")
@@ -214,6 +215,7 @@ class _Landing:
         merged = merge(
             self._delta.rows, built.tree, theirs.view, Policy(self._goal.policy),
             totals=(theirs.manifest.used_bytes, theirs.manifest.inode_count),
+            mark=self._intent.name.removeprefix(INTENTS)[:_MARK_CHARACTERS].encode(),
         )  # fmt: skip
         if merged.conflicts and self._goal.policy == "error":
             raise conflict(self._volume, theirs.locator, [each.path for each in merged.conflicts])
