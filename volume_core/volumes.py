@@ -32,9 +32,11 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from volume_core.errors import InvalidNameError, VolumeError
 from volume_core.facade.batches import WritesFiles
+from volume_core.facade.blocks import WritesInBlocks
 from volume_core.facade.comparing import Compares
 from volume_core.facade.files import ReadsFiles
 from volume_core.facade.heads import advance, announce
+from volume_core.facade.lazies import Lazily
 from volume_core.facade.lines import renamed
 from volume_core.facade.merging import Merges
 from volume_core.facade.mounts import MountOptions, Options
@@ -54,7 +56,7 @@ from volume_core.storage.opening import normalize
 StrPath = str | os.PathLike[str]
 
 
-class Volume(ByName, Merges, ReadsFiles):
+class Volume(ByName, Lazily, Merges, ReadsFiles):
     """What reading and writing handles have in common, and the ways to get one.
 
     `Volume.model_validate(record)` gives an ROVolume for a version's record, and an RWVolume for one that has no
@@ -257,7 +259,7 @@ class ROVolume(Promoting, Compares, Volume):
         return hash(self.index)
 
 
-class RWVolume(Reloading, WritesFiles, Volume):
+class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
     """One writer's line: mount it, write, commit; each commit's parent is the one before.
 
     `index` is the version of its last commit, or the one it was forked from; None before the first.
@@ -334,10 +336,7 @@ class RWVolume(Reloading, WritesFiles, Volume):
         """
         with self._handle.lock:
             version = self.commit_sync(message, labels=labels, allow_torn=allow_torn, on_conflict=on_conflict)
-            writer = self._writer()
-            if writer is not None:
-                self._handle.let_go()
-                writer.finish()
+            self._finish()
             return version
 
     finalize = awaitable(finalize_sync)
@@ -381,28 +380,6 @@ class RWVolume(Reloading, WritesFiles, Volume):
 
     close = awaitable(close_sync)
 
-    @contextmanager
-    def mounted_sync(
-        self, mount_path: StrPath | None = None, *, message: str = "", **options: Unpack[MountOptions]
-    ) -> Iterator[Path]:
-        """Mount for the length of a `with` statement; commit when it ends well.
-
-        After an error nothing is committed; what was written is kept, and the error says where.
-        """
-        path = self.mount_sync(mount_path, **options)
-        try:
-            yield path
-        except BaseException as error:
-            self._keep(error)
-            raise
-        try:
-            self.finalize_sync(message)
-        except BaseException as error:
-            self._keep(error)
-            raise
-
-    mounted = awaitable_context(mounted_sync)
-
     def fork_sync(self, name: str) -> RWVolume:
         """Return a writable volume called *name* that starts from this one's last commit; later changes are
         not in it.  It is only a record: no I/O.
@@ -424,11 +401,6 @@ class RWVolume(Reloading, WritesFiles, Volume):
             return writer.status() if writer is not None else Status(name=self.name, locator=self.index)
 
     status = awaitable(status_sync)
-
-    def _writer(self) -> Writer | None:
-        self._handle.check_process(self.name)
-        held = self._handle.held
-        return held if isinstance(held, Writer) else None
 
     def _new_writer(self) -> Writer:
         policy = self._handle.policy
@@ -459,16 +431,6 @@ class RWVolume(Reloading, WritesFiles, Volume):
         self._handle.version = version
         # The one place where a writer's record changes; its name stays its own.
         self.__dict__.update(fields_of(version.locator, version.manifest) | {"name": self.name})
-
-    def _keep(self, error: BaseException) -> None:
-        """After *error*: unmount, keep what was written, and say where."""
-        with self._handle.lock:
-            writer = self._writer()
-            if writer is None:
-                return
-            self._handle.let_go()
-            if (kept := writer.leave()) is not None:
-                error.add_note(kept)
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """A pickled writer is its record, opened by name if it was; what it has not committed cannot go with it."""

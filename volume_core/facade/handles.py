@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pydantic import PrivateAttr
 
-from volume_core.errors import BusyError, NotFoundError, VolumeError
+from volume_core.errors import BusyError, InvalidNameError, NotFoundError, VolumeError
 from volume_core.facade.browsing import Browsers
 from volume_core.facade.mounts import Options, StrPath
 from volume_core.facade.readers import Reading
@@ -196,6 +196,25 @@ class HandledRecord(Record):
     def driver(self) -> str | None:
         """The name of the driver that mounted it; None if it is not mounted."""
         return self._handle.driver
+
+    def __fspath__(self) -> str:
+        """Where this handle is mounted, so that it can be passed where a path can."""
+        return os.fspath(self._mounted_path())
+
+    def __truediv__(self, name: StrPath) -> Path:
+        """Return the path of *name*, which is relative to the volume's root, below the mount."""
+        root = self._mounted_path()
+        if os.path.isabs(name):
+            raise InvalidNameError(f"{os.fspath(name)!r} leads out of the volume {self.name!r}: give a relative path")
+        return root / name
+
+    def _mounted_path(self) -> Path:
+        if self.mount_path is None:
+            raise VolumeError(
+                f"volume {self.name!r} is not mounted, so it has no path: mount() it, or use it within "
+                "`with volume.mounted_sync()`"
+            )
+        return self.mount_path
 
     def _place(self) -> Place:
         if self._handle.place is None:
