@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from volume_core.facade.mounts import MountOptions
     from volume_core.facade.records import ActionRef
     from volume_core.facade.statuses import HistoryEntry, Status
+    from volume_core.format.tag import Tag
     from volume_core.parts.checking import Problem
     from volume_core.plugins.hookspecs import hookimpl
     from volume_core.volumes import ROVolume, RWVolume, Volume
@@ -50,6 +51,7 @@ __all__ = [
     "ReadOnlyError",
     "Status",
     "StorageError",
+    "Tag",
     "Volume",
     "VolumeError",
     "hookimpl",
@@ -63,6 +65,7 @@ _HOMES = {
     "ROVolume": "volumes",
     "RWVolume": "volumes",
     "Status": "facade.statuses",
+    "Tag": "format.tag",
     "Volume": "volumes",
     "hookimpl": "plugins.hookspecs",
 }

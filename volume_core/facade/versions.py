@@ -108,6 +108,12 @@ def history(version: Version) -> Iterator[Version]:
             heapq.heappush(waiting, (_newest_first(above), len(seen), above))
 
 
+def read_parent(version: Version) -> Version | None:
+    """Return the first parent of *version*, None if it has none; NotFoundError if it was pruned."""
+    parents = version.manifest.parents
+    return _parent(Locator.parse(parents[0]), version.place) if parents else None
+
+
 def _parent(locator: Locator, place: Place) -> Version:
     return read_version(locator, place if locator.store == place.url else Place(locator.store, place.region))
 
