@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from volume_core.facade.records import ActionRef
     from volume_core.facade.statuses import HistoryEntry, Status
     from volume_core.facade.terminating import listen_for_sigterm
+    from volume_core.format.tag import Tag
     from volume_core.parts.checking import Problem
     from volume_core.plugins.hookspecs import hookimpl
     from volume_core.volumes import ROVolume, RWVolume, Volume
@@ -70,6 +71,7 @@ __all__ = [
     "ReadOnlyError",
     "Status",
     "StorageError",
+    "Tag",
     "Volume",
     "VolumeError",
     "VolumeInfo",
@@ -93,6 +95,7 @@ _HOMES = {
     "ROVolume": "volumes",
     "RWVolume": "volumes",
     "Status": "facade.statuses",
+    "Tag": "format.tag",
     "Volume": "volumes",
     "VolumeInfo": "facade.listing",
     "hookimpl": "plugins.hookspecs",

@@ -18,7 +18,6 @@ Always true:
 
 from __future__ import annotations
 
-import itertools
 import os
 import uuid
 import warnings
@@ -36,15 +35,16 @@ from volume_core.facade.blocks import WritesInBlocks
 from volume_core.facade.comparing import Compares
 from volume_core.facade.files import ReadsFiles
 from volume_core.facade.heads import advance, announce
+from volume_core.facade.histories import Historical
 from volume_core.facade.lazies import Lazily
 from volume_core.facade.lines import renamed
 from volume_core.facade.merging import Merges
 from volume_core.facade.mounts import MountOptions, Options
 from volume_core.facade.naming import ByName, Promoting, Reloading, checked_policy, place_of
 from volume_core.facade.records import METADATA_STORE_TYPES, fields_of, place
-from volume_core.facade.statuses import HistoryEntry, Status
+from volume_core.facade.statuses import Status
 from volume_core.facade.twins import awaitable, awaitable_context, awaitable_of_class
-from volume_core.facade.versions import Place, Version, history, read_version
+from volume_core.facade.versions import Place, Version, read_version
 from volume_core.facade.worktrees import Terms
 from volume_core.facade.writers import Line, Writer
 from volume_core.format.names import Locator, validate_name
@@ -154,7 +154,7 @@ class Volume(ByName, Lazily, Merges, ReadsFiles):
         return volume
 
 
-class ROVolume(Promoting, Compares, Volume):
+class ROVolume(Promoting, Compares, Historical, Volume):
     """One version: it can be mounted to read, forked and verified, and never changes."""
 
     @model_validator(mode="after")
@@ -229,18 +229,6 @@ class ROVolume(Promoting, Compares, Volume):
         return self._forked(name)
 
     fork = awaitable(fork_sync)
-
-    def log_sync(self, *, limit: int | None = None) -> list[HistoryEntry]:
-        """Return this version and all it came from, newest first, *limit* of them at most.
-
-        A version that was pruned ends its line.
-        """
-        with self._handle.lock:
-            start = self._existing()
-        versions = itertools.islice(history(start), limit)
-        return [HistoryEntry.of(ROVolume.of_version(version), version.manifest) for version in versions]
-
-    log = awaitable(log_sync)
 
     def verify_sync(self, *, read_packs: bool = True) -> list[Problem]:
         """Read everything below this version's manifest and return what is wrong: nothing, if it is whole.

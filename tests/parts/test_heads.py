@@ -19,7 +19,7 @@ from volume_core.storage.local import LocalStore
 from volume_core.storage.memory import MemoryStore
 from volume_core.storage.protocol import Store
 from volume_core.storage.retrying import Retrying
-from volume_core.testing.faulty import FaultyStore
+from volume_core.testing.faulty import Crashed, FaultyStore
 from volume_core.testing.strict import StrictStore
 
 
@@ -159,6 +159,21 @@ def test_every_call_of_a_move_may_fail(store, exists, after, persistent, kind, b
         if not faulty.faults:
             assert 2 == fail_at, faulty.calls  # one call: the swap
             break
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("exists", [False, True])
+def test_whoever_dies_in_a_move_has_moved_it_or_not(store, exists, after):
+    """And the next one, who reads it, can move it on."""
+    found = move_head(store, VOLUME, None, version(store), "create") if exists else None
+    ours = version(store)
+    with pytest.raises(Crashed):
+        move_head(FaultyStore(store, 1, after=after, kind="crash"), VOLUME, found, ours, "commit")
+    now = read_head(store, VOLUME)
+
+    assert ours == now.version if after else found == now
+    move_head(store, VOLUME, now, version(store), "commit")
 
 
 @pytest.mark.faults
