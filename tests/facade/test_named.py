@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import pickle
+import shutil
 
 import pytest
 from facade_kit import committed, contents, objects, working_copies, write
@@ -20,6 +21,7 @@ from volume_core import (
     Volume,
     VolumeError,
 )
+from volume_core.parts import publishing
 
 
 @pytest.fixture
@@ -472,3 +474,95 @@ def test_a_first_batch_makes_the_volume():
         batch.put_file(io.BytesIO(b"x"), "x")
 
     assert batch.version == Volume.from_name_sync("made").committed
+
+
+def both(shared, driver, mine, theirs, **options):
+    """Let two writers change one version, *theirs* committed first; return what each commit came to, or the error."""
+    one, other = shared(**options), shared()
+    mine(one.mount_sync(driver=driver))
+    theirs(other.mount_sync(driver=driver))
+    other.finalize_sync("theirs")
+    try:
+        return contents(one.finalize_sync("mine"))
+    except ConflictError as error:
+        one.abandon_sync()
+        return error.paths
+
+
+def test_mkdir_of_one_directory_on_both_sides_is_no_conflict(shared, driver):
+    def make(name):
+        def made(path):
+            (path / "new").mkdir()
+            (path / "new" / name).write_text(name)
+
+        return made
+
+    assert {"new/mine": "mine", "new/theirs": "theirs"}.items() <= (
+        both(shared, driver, make("mine"), make("theirs"), on_conflict="error").items()
+    )
+
+
+def below(path):
+    (path / "d" / "new.txt").write_text("n")
+
+
+def removed(path):
+    shutil.rmtree(path / "d")
+
+
+def renamed(path):
+    (path / "d").rename(path / "e")
+
+
+def edited(path):
+    (path / "d" / "b.txt").write_text("edited")
+
+
+def test_rm_r_against_a_new_file_below_it(shared, driver):
+    assert {"a.txt": "a", "d/new.txt": "n"} == both(shared, driver, removed, below)
+
+
+def test_rm_r_against_a_new_file_below_it_is_a_conflict(shared, driver):
+    assert ("d/new.txt",) == both(shared, driver, removed, below, on_conflict="error")
+
+
+def test_a_new_file_below_what_was_removed(shared, driver):
+    assert {"a.txt": "a", "d/new.txt": "n"} == both(shared, driver, below, removed)
+
+
+def test_a_renamed_directory_against_an_edit_inside_it(shared, driver):
+    assert {"a.txt": "a", "d/b.txt": "edited", "e/b.txt": "b"} == both(shared, driver, renamed, edited)
+
+
+def test_a_renamed_directory_against_an_edit_inside_it_is_a_conflict(shared, driver):
+    assert ("d/b.txt",) == both(shared, driver, renamed, edited, on_conflict="error")
+
+
+def test_an_edit_inside_a_directory_that_was_renamed(shared, driver):
+    assert {"a.txt": "a", "d/b.txt": "edited", "e/b.txt": "b"} == both(shared, driver, edited, renamed)
+
+
+def test_keep_both_keeps_both(shared, driver):
+    def write_a(text):
+        return lambda path: (path / "a.txt").write_text(text)
+
+    found = both(shared, driver, write_a("mine"), write_a("theirs"), on_conflict="keep-both")
+    assert "theirs" == found.pop("a.txt")
+    [beside] = [name for name in found if name.startswith("a.conflict-") and name.endswith(".txt")]
+    assert "mine" == found[beside]
+
+
+@pytest.mark.parametrize("hours", [-10_000, 10_000])
+def test_a_wrong_clock_does_not_matter(shared, driver, monkeypatch, hours):
+    """Which commit is the later one is said by the head, not by anybody's clock."""
+    real = publishing.iso_utc
+    one, other = shared(), shared()
+    write(one.mount_sync(driver=driver), {"a.txt": "one"})
+    write(other.mount_sync(driver=driver), {"a.txt": "other", "b.txt": "b"})
+    monkeypatch.setattr(publishing, "iso_utc", lambda ns: real(ns + hours * 3_600 * 10**9))
+    first = one.finalize_sync()
+    monkeypatch.setattr(publishing, "iso_utc", real)
+    second = other.finalize_sync()
+
+    assert {"a.txt": "other", "b.txt": "b", "d/b.txt": "b"} == contents(head())
+    assert [second.version, first.version] == log_of(second)[:2]

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import named_committer
 import pytest
+import reloader
 from test_crash_table import started
 
-from volume_core import Volume
+from volume_core import Volume, VolumeError
 from volume_core.facade.browsing import browse
+from volume_core.facade.writers import Writer
 from volume_core.format.entries import Kind
+from volume_core.parts.state import State
+from volume_core.parts.workcopies import list_all
 from volume_core.storage.local import LocalStore
 
 pytestmark = pytest.mark.faults
@@ -75,3 +79,34 @@ def test_a_commit_to_a_named_volume_is_killed_after(crash, tmp_path, monkeypatch
     messages = [entry.volume.message for entry in head(url).log_sync()]
     assert (["later", "second"] if landed else ["second", "later"]) + ["theirs", "first", "base", "empty"] == messages
     assert [] == again.verify_sync()
+
+
+@pytest.mark.parametrize("step", ["replay", "discard"])
+def test_a_reload_is_killed_and_nothing_is_lost(step, tmp_path, monkeypatch):
+    monkeypatch.setenv("VOLUME_MOUNT_ROOT", str(tmp_path / "mounts"))
+    url = LocalStore(tmp_path / "store").url
+    Volume.from_name_sync("shared", url, create_if_missing=True).commit_sync("empty")
+    by_another(url, "base", {"base": "b"})
+    with started(reloader.__file__, url, str(tmp_path / "mount"), step) as process:
+        whole = str(process.hear("working_copy"))
+        by_another(url, "theirs", {"theirs": "t"})
+        process.go()
+        process.hear("stopped")
+        process.kill()
+    copies = [copy.id for copy in list_all(State.default())]
+    assert 2 == len(copies)
+    [other] = [each for each in copies if each != whole]
+
+    if step == "replay":
+        with pytest.raises(VolumeError, match=f"what was written is in working copy {whole}"):
+            Volume.recover_sync(other)
+        Writer.drop(other)
+    else:
+        Volume.recover_sync(other).finalize_sync("mine")
+        assert {"mine": "1", "theirs": "t"} == files_of(head(url))
+    Volume.recover_sync(whole).finalize_sync("mine")
+
+    assert {"mine": "1", "theirs": "t"} == files_of(head(url))
+    messages = [entry.volume.message for entry in head(url).log_sync()]
+    assert ["mine", "theirs", "base", "empty"] == messages
+    assert [] == list_all(State.default())
