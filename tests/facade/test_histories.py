@@ -13,7 +13,7 @@ from volume_core import ConflictError, InvalidNameError, NotFoundError, ROVolume
 from volume_core.facade.histories import head_moves, set_head
 from volume_core.facade.versions import Place
 from volume_core.format.names import Locator, version_name
-from volume_core.parts.heads import move_head, read_head
+from volume_core.parts.heads import delete_head, move_head, read_head
 from volume_core.plugins.hookspecs import hookimpl
 from volume_core.plugins.manager import plugins
 
@@ -201,7 +201,10 @@ def test_each_is_awaited_as_well():
 
 
 def place_of(version: ROVolume) -> Place:
-    return Place(Locator.parse(version.locator).store)
+    """Its store, in which its volume has no head."""
+    place = Place(Locator.parse(version.locator).store)
+    delete_head(place.store(), version.name)
+    return place
 
 
 def test_a_head_is_set_by_whatever_names_a_version():

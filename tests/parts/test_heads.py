@@ -345,6 +345,20 @@ def test_each_version_is_read_once_however_often_the_lines_meet(store):
     assert 1 + 3 * 15 == len(counting.calls)
 
 
+def test_a_long_no_is_asked_for_once(store):
+    """A line that left its head behind asks at each commit."""
+    tip = version(store)
+    for _ in range(20):
+        tip = version(store, tip)
+    elsewhere = version(store)
+    assert not is_ancestor(store, locator(store, elsewhere), locator(store, tip))
+    counting = FaultyStore(store)
+
+    tip = version(counting.inner, tip)
+    assert not is_ancestor(counting, locator(store, elsewhere), locator(store, tip))
+    assert 1 == len(counting.calls)
+
+
 def test_a_pruned_parent_ends_its_line(store):
     root = version(store)
     pruned = version(store, root)

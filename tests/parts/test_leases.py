@@ -320,6 +320,21 @@ def test_a_renewal_whose_answer_was_lost_is_no_loss(store):
         assert 1 == faulty.faults
 
 
+@pytest.mark.faults
+def test_a_conflict_with_ourselves_is_none(store):
+    """A proxy between here and the server tried again by itself, and met the first try's object."""
+
+    class Proxy(FaultyStore):
+        def swap(self, name: str, old: bytes | None, new: bytes) -> None:
+            super().swap(name, old, new)
+            super().swap(name, old, new)
+
+    with HeldLease(Proxy(store), VOLUME).acquire(0) as held:
+        held.renew()
+        held.check()
+        assert (1, 1) == (held.token, there(store).write)
+
+
 # -- processes
 
 

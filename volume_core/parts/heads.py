@@ -33,6 +33,9 @@ from volume_core.parts.publishing import as_text
 from volume_core.storage.probing import ensure_format
 from volume_core.storage.protocol import Store
 
+# What was found of the parents of a version holds for ever; some 200 bytes each.
+_parents_known: dict[str, tuple[Locator, ...]] = {}
+_PARENTS_KNOWN_MAX = 100_000
 # Each of these tries that fails is a move of somebody else that did not.
 _FENCE_TRIES = 1000
 
@@ -180,8 +183,8 @@ def _took_place(store: Store, found: Head | None, wanted: Head, now: Head | None
 def is_ancestor(store: Store, older: Locator, newer: Locator) -> bool:
     """Whether *newer* is *older*, or came from it: by any of its parents, however far back.
 
-    One request for each version in between; "no" takes one for each version that *newer* came from.  A parent
-    that was pruned ends its line.
+    One request for each version in between; "no" takes one for each version that *newer* came from, and is
+    remembered by this process.  A parent that was pruned ends its line.
     """
     return older.version == newer.version or any(older.version in above for above in _parents(store, newer))
 
@@ -193,11 +196,21 @@ def _parents(store: Store, start: Locator) -> Iterator[set[str]]:
     while waiting:
         at = waiting.popleft()
         try:
-            # By its name in this store, which proves what it is: a store that was moved has a URL of its own.
-            manifest = Manifest.from_bytes(at.version, store.get(version_name(at.volume, at.version)))
+            parents = _parents_of(store, at)
         except NotFoundError:
             continue
-        parents = [Locator.parse(parent) for parent in manifest.parents]
         yield {parent.version for parent in parents}
         waiting.extend(parent for parent in parents if parent.version not in seen)
         seen.update(parent.version for parent in parents)
+
+
+def _parents_of(store: Store, at: Locator) -> tuple[Locator, ...]:
+    found = _parents_known.get(at.version)
+    if found is None:
+        # By its name in this store, which proves what it is: a store that was moved has a URL of its own.
+        manifest = Manifest.from_bytes(at.version, store.get(version_name(at.volume, at.version)))
+        found = tuple(map(Locator.parse, manifest.parents))
+        if len(_parents_known) >= _PARENTS_KNOWN_MAX:
+            _parents_known.clear()
+        _parents_known[at.version] = found
+    return found

@@ -152,9 +152,12 @@ class HeldLease:
             try:
                 self._store.swap(self._name, found.to_bytes(), wanted.to_bytes())
             except ConflictError:
-                self._lost = True
-            else:
-                self._written_s = before_s
+                # A proxy may have tried twice and met its own first try; only what is there tells.
+                there = _read(self._store, self._name)
+                self._lost = there is None or not self._is_ours(there)
+                if there != wanted:
+                    return
+            self._written_s = before_s
 
     def release(self) -> None:
         """Stop renewing, and give the lock back if it is held."""
@@ -185,10 +188,7 @@ class HeldLease:
         self._lease = lease
         try:
             self._store.swap(self._name, found.to_bytes() if found else None, lease.to_bytes())
-        except ConflictError:
-            self._lease = None
-            return False
-        except StorageError as error:
+        except (ConflictError, StorageError) as error:
             if not self._was_taken(found, error):
                 return False
         self._written_s = before_s
@@ -200,16 +200,16 @@ class HeldLease:
         self._renewer.start()
         return True
 
-    def _was_taken(self, found: Lease | None, error: StorageError) -> bool:
+    def _was_taken(self, found: Lease | None, error: ConflictError | StorageError) -> bool:
         """Whether the swap that ended with *error* put our lease there; False where somebody else's is.
 
-        Raises *error* where the lock is as it was, or cannot be seen: it may yet be ours, and lapses then.
+        Raises a StorageError where the lock is as it was, or cannot be seen: it may yet be ours, and lapses then.
         """
         try:
             there = _read(self._store, self._name)
         except StorageError:
             there = found
-        if there == found:
+        if there == found and isinstance(error, StorageError):
             self.release()
             raise error
         if there is not None and self._is_ours(there):
