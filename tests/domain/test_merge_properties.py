@@ -45,7 +45,10 @@ def merged(fork: Fork, policy: Policy, rows=None) -> tuple[Merge, dict]:
     rows = changes_of(fork.ours, fork.ancestor) if rows is None else rows
     was = shown_tree(theirs)
     totals = totals_of(was)
-    found = merge(rows, ancestor, theirs, policy, totals=totals, shared=len(fork.ancestor.layers), mark=b"m")
+    shared = len(fork.ancestor.layers)
+    found = merge(rows, ancestor, theirs, policy, totals=totals, shared=shared, mark=b"m")
+    within = theirs.layers[shared:]
+    assert found == merge(rows, ancestor, theirs, policy, totals=totals, within=within, mark=b"m")
     made = View([*theirs.layers, reader_of(found.rows)])
     tree = shown_tree(made)
     assert totals_of(tree) == (found.used_bytes, found.inode_count)
@@ -113,6 +116,24 @@ def test_merging_with_a_side_that_changed_the_same_is_nothing(policy, fork: Fork
     found, _ = merged(Fork(fork.ancestor, fork.ours, fork.ours), policy)
 
     assert ([], []) == (found.rows, found.conflicts)
+
+
+@given(forks())
+@settings(max_examples=50)
+def test_changes_that_go_together_may_come_in_either_order(fork: Fork):
+    found, one = merged(fork, Policy.ERROR)
+    _, other = merged(Fork(fork.ancestor, fork.theirs, fork.ours), Policy.ERROR)
+    ours, theirs, before = entries(fork.ours), entries(fork.theirs), entries(fork.ancestor)
+    # Of a directory that both made, the attributes of the later one are taken.
+    both_made = {
+        path
+        for path in {*ours} & {*theirs}
+        if ours[path].is_directory and not (path in before and before[path].is_directory)
+    }
+
+    if not found.conflicts:
+        assert [*one] == [*other]
+        assert all(one[path][0] == other[path][0] for path in one if path not in both_made)
 
 
 @given(forks())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import assert_type
 
-from volume_core import HistoryEntry, Problem, ROVolume, RWVolume, Status, Volume
+from volume_core import Difference, HistoryEntry, Problem, ROVolume, RWVolume, Status, Volume
 
 
 def synchronous(volume: RWVolume, version: ROVolume) -> None:
@@ -41,6 +41,9 @@ async def awaited(volume: RWVolume, version: ROVolume) -> None:
     assert_type(await version.log(limit=3), list[HistoryEntry])
     assert_type(await version.verify(), list[Problem])
     assert_type(await version.unmount(), None)
+    assert_type(await version.diff(version), list[Difference])
+    assert_type(await version.revert(version, message="back"), ROVolume)
+    assert_type(await Volume.merge([version, version], "x", on_conflict="ours"), ROVolume)
     async with volume.mounted(message="x") as path, version.mounted("/x", driver="copy") as other:
         assert_type(path, Path)
         assert_type(other, Path)

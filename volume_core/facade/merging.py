@@ -139,7 +139,7 @@ class _Fold:
 
     def _add(self, version: Version, base: Version) -> list[Conflict]:
         """Put what *version* changed since *base* on top of what there is."""
-        trees = self._opened.trees(base, self._tips[0])
+        trees = self._opened.trees(base, self._tips[0], step_by_step=True)
         found = merge(
             self._changes(version, base),
             trees.before,
@@ -167,7 +167,7 @@ class _Fold:
         if manifest.parents[:1] == (str(base.locator),):
             layers = self._opened.layers(version, [manifest.delta]) if manifest.delta else []
             return [row for layer in layers for row in rows_of(layer)]
-        return self._opened.trees(base, version).rows()
+        return self._opened.trees(base, version, step_by_step=True).rows()
 
     def _against_first(self) -> list[LayerRow]:
         if len(self._steps) < 2:
