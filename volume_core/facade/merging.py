@@ -63,13 +63,19 @@ def mark_of(version: Version) -> bytes:
 
 def conflict_error(what: str, conflicts: Sequence[Conflict], advice: str) -> ConflictError:
     """Return the error that tells of *conflicts*; *what* was being done, and *advice* says what to do."""
-    shown = [f"/{path_text(each.path) if each.path else ''} ({each.reason})" for each in conflicts[:_PATHS_SHOWN_MAX]]
+    shown = [f"{_shown(each.path)} ({each.reason})" for each in conflicts[:_PATHS_SHOWN_MAX]]
     more = f", and {len(conflicts) - len(shown)} more" if len(conflicts) > len(shown) else ""
     return ConflictError(
         f"{what}: {len(conflicts)} {'path' if len(conflicts) == 1 else 'paths'} in conflict: {', '.join(shown)}{more}; "
         f"{advice}",
         [os.fsdecode(each.path) for each in conflicts],
     )
+
+
+def _shown(path: bytes) -> str:
+    """A path for a message: no name can end its line."""
+    text = path_text(path) if path else ""
+    return "/" + "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def merged(
