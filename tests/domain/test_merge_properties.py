@@ -69,7 +69,7 @@ DECIDING = [Policy.OURS, Policy.THEIRS, Policy.LAST_WRITE_WINS]
 
 
 @given(forks(), st.sampled_from(DECIDING))
-@settings(max_examples=80)
+@settings(max_examples=40)
 def test_a_merge_is_what_the_oracle_says(fork: Fork, policy: Policy):
     rows, other = changes_of(fork.ours, fork.ancestor), changes_of(fork.theirs, fork.ancestor)
     oracle = Oracle(entries(fork.ancestor), side_of(fork.ours, rows), side_of(fork.theirs, other), policy)
@@ -80,7 +80,7 @@ def test_a_merge_is_what_the_oracle_says(fork: Fork, policy: Policy):
 
 
 @given(forks())
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_conflicts_are_what_the_oracle_says_from_either_side(fork: Fork):
     rows, other = changes_of(fork.ours, fork.ancestor), changes_of(fork.theirs, fork.ancestor)
     sides = side_of(fork.ours, rows), side_of(fork.theirs, other)
@@ -119,7 +119,7 @@ def test_merging_with_a_side_that_changed_the_same_is_nothing(policy, fork: Fork
 
 
 @given(forks())
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_changes_that_go_together_may_come_in_either_order(fork: Fork):
     found, one = merged(fork, Policy.ERROR)
     _, other = merged(Fork(fork.ancestor, fork.theirs, fork.ours), Policy.ERROR)
@@ -137,7 +137,7 @@ def test_changes_that_go_together_may_come_in_either_order(fork: Fork):
 
 
 @given(forks())
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_keeping_both_loses_nothing(fork: Fork):
     found, tree = merged(fork, Policy.KEEP_BOTH)
     there = {entry for entry, _ in tree.values()}

@@ -39,11 +39,12 @@ def test_what_each_fork_changed_is_in_the_result():
     assert base in {each.volume for each in result.log_sync()}
 
 
-def test_more_forks_than_layers_of_a_stack():
+def test_more_forks_than_a_merge_keeps_layers(monkeypatch):
+    monkeypatch.setattr(merging, "_STEPS_MAX", 2)
     base = committed(files={"a": "a"})
-    made = forks(base, *({f"n{number}": str(number)} for number in range(2 * merging._STEPS_MAX + 1)))
+    made = forks(base, *({f"n{number}": str(number)} for number in range(6)))
 
-    assert {"a": "a", **{f"n{n}": str(n) for n in range(17)}} == contents(Volume.merge_sync(made, "all"))
+    assert {"a": "a", **{f"n{n}": str(n) for n in range(6)}} == contents(Volume.merge_sync(made, "all"))
 
 
 def test_the_first_volumes_name_is_taken_without_one():
