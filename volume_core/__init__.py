@@ -30,17 +30,25 @@ if TYPE_CHECKING:
         StorageError,
         VolumeError,
     )
+    from volume_core.facade.blocks import BlockOptions
     from volume_core.facade.comparing import Difference
+    from volume_core.facade.decorating import mounts
     from volume_core.facade.fileentries import FileEntry, FileEntryType
+    from volume_core.facade.groups import MountedVolumes
+    from volume_core.facade.lazies import LazyVolume
+    from volume_core.facade.listing import VolumeInfo
     from volume_core.facade.mounts import MountOptions
     from volume_core.facade.records import ActionRef
     from volume_core.facade.statuses import HistoryEntry, Status
+    from volume_core.facade.terminating import listen_for_sigterm
+    from volume_core.format.tag import Tag
     from volume_core.parts.checking import Problem
     from volume_core.plugins.hookspecs import hookimpl
     from volume_core.volumes import ROVolume, RWVolume, Volume
 
 __all__ = [
     "ActionRef",
+    "BlockOptions",
     "BusyError",
     "ChangeKind",
     "ConflictError",
@@ -51,8 +59,10 @@ __all__ = [
     "FileEntryType",
     "HistoryEntry",
     "InvalidNameError",
+    "LazyVolume",
     "MountError",
     "MountOptions",
+    "MountedVolumes",
     "NoSuchPathError",
     "NotFoundError",
     "Problem",
@@ -61,9 +71,13 @@ __all__ = [
     "ReadOnlyError",
     "Status",
     "StorageError",
+    "Tag",
     "Volume",
     "VolumeError",
+    "VolumeInfo",
     "hookimpl",
+    "listen_for_sigterm",
+    "mounts",
 ]
 
 _HOMES = {
@@ -72,14 +86,21 @@ _HOMES = {
     "Difference": "facade.comparing",
     "FileEntry": "facade.fileentries",
     "FileEntryType": "facade.fileentries",
+    "BlockOptions": "facade.blocks",
     "HistoryEntry": "facade.statuses",
+    "LazyVolume": "facade.lazies",
     "MountOptions": "facade.mounts",
+    "MountedVolumes": "facade.groups",
     "Problem": "parts.checking",
     "ROVolume": "volumes",
     "RWVolume": "volumes",
     "Status": "facade.statuses",
+    "Tag": "format.tag",
     "Volume": "volumes",
+    "VolumeInfo": "facade.listing",
     "hookimpl": "plugins.hookspecs",
+    "listen_for_sigterm": "facade.terminating",
+    "mounts": "facade.decorating",
 }
 
 

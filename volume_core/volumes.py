@@ -18,7 +18,6 @@ Always true:
 
 from __future__ import annotations
 
-import itertools
 import os
 import uuid
 import warnings
@@ -31,26 +30,33 @@ from pydantic import model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from volume_core.errors import InvalidNameError, VolumeError
+from volume_core.facade.batches import WritesFiles
+from volume_core.facade.blocks import WritesInBlocks
 from volume_core.facade.comparing import Compares
 from volume_core.facade.files import ReadsFiles
+from volume_core.facade.heads import advance, announce
+from volume_core.facade.histories import Historical
+from volume_core.facade.lazies import Lazily
 from volume_core.facade.lines import renamed
 from volume_core.facade.merging import Merges
 from volume_core.facade.mounts import MountOptions, Options
+from volume_core.facade.naming import ByName, Promoting, Reloading, checked_policy, place_of
 from volume_core.facade.records import METADATA_STORE_TYPES, fields_of, place
-from volume_core.facade.statuses import HistoryEntry, Status
+from volume_core.facade.statuses import Status
 from volume_core.facade.twins import awaitable, awaitable_context, awaitable_of_class
-from volume_core.facade.versions import Place, Version, history, read_version
+from volume_core.facade.versions import Place, Version, read_version
 from volume_core.facade.worktrees import Terms
 from volume_core.facade.writers import Line, Writer
 from volume_core.format.names import Locator, validate_name
 from volume_core.parts.checking import Problem, check_version
+from volume_core.parts.landing import LandingPolicy
 from volume_core.plugins.manager import plugins
-from volume_core.storage.opening import normalize, store_url
+from volume_core.storage.opening import normalize
 
 StrPath = str | os.PathLike[str]
 
 
-class Volume(ReadsFiles, Merges):
+class Volume(ByName, Lazily, Merges, ReadsFiles):
     """What reading and writing handles have in common, and the ways to get one.
 
     `Volume.model_validate(record)` gives an ROVolume for a version's record, and an RWVolume for one that has no
@@ -93,9 +99,8 @@ class Volume(ReadsFiles, Merges):
                 f"metadata_store_type {metadata_store_type!r} is not one of {', '.join(METADATA_STORE_TYPES)}"
             )
         chosen = validate_name(name) if name is not None else f"volume-{uuid.uuid4().hex[:12]}"
-        url = _store_url(storage, bucket)
         kind = metadata_store_type or METADATA_STORE_TYPES[0]
-        return RWVolume(name=chosen, **place(url, region), metadata_store_type=kind)
+        return RWVolume(name=chosen, **place(place_of(bucket, storage).url, region), metadata_store_type=kind)
 
     @classmethod
     def empty(cls, name: str, bucket: str | None = None, **options: Any) -> RWVolume:
@@ -124,11 +129,7 @@ class Volume(ReadsFiles, Merges):
         Raises NotFoundError if there is none, BusyError if it is in use.
         """
         writer = Writer.recover(work_id, allow_torn=allow_torn)
-        line = writer.line
-        fields = fields_of(writer.parent.locator, writer.parent.manifest) if writer.parent else {}
-        volume = RWVolume(**{**fields, **place(line.place.url, line.place.region), "name": line.name})
-        volume._handle.place = line.place
-        volume._handle.version = writer.parent
+        volume = cls._of_name(writer.line.name, writer.line.place, writer.parent, writer.line.policy)
         volume._handle.hold(volume, writer)
         return volume
 
@@ -138,6 +139,13 @@ class Volume(ReadsFiles, Merges):
     def _of_version(version: Version) -> ROVolume:
         return ROVolume.of_version(version)
 
+    @staticmethod
+    def _of_name(name: str, place_: Place, version: Version | None, policy: LandingPolicy | None) -> RWVolume:
+        fields = fields_of(version.locator, version.manifest) if version else {}
+        volume = RWVolume(**{**fields, **place(place_.url, place_.region), "name": name})
+        volume._handle.place, volume._handle.version, volume._handle.policy = place_, version, policy
+        return volume
+
     def _forked(self, name: str) -> RWVolume:
         if self.index is None:
             raise VolumeError(f"volume {self.name!r} has no version yet to fork from: commit it first")
@@ -146,7 +154,7 @@ class Volume(ReadsFiles, Merges):
         return volume
 
 
-class ROVolume(Volume, Compares):
+class ROVolume(Promoting, Compares, Historical, Volume):
     """One version: it can be mounted to read, forked and verified, and never changes."""
 
     @model_validator(mode="after")
@@ -222,18 +230,6 @@ class ROVolume(Volume, Compares):
 
     fork = awaitable(fork_sync)
 
-    def log_sync(self, *, limit: int | None = None) -> list[HistoryEntry]:
-        """Return this version and all it came from, newest first, *limit* of them at most.
-
-        A version that was pruned ends its line.
-        """
-        with self._handle.lock:
-            start = self._existing()
-        versions = itertools.islice(history(start), limit)
-        return [HistoryEntry.of(ROVolume.of_version(version), version.manifest) for version in versions]
-
-    log = awaitable(log_sync)
-
     def verify_sync(self, *, read_packs: bool = True) -> list[Problem]:
         """Read everything below this version's manifest and return what is wrong: nothing, if it is whole.
 
@@ -251,7 +247,7 @@ class ROVolume(Volume, Compares):
         return hash(self.index)
 
 
-class RWVolume(Volume):
+class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
     """One writer's line: mount it, write, commit; each commit's parent is the one before.
 
     `index` is the version of its last commit, or the one it was forked from; None before the first.
@@ -260,13 +256,23 @@ class RWVolume(Volume):
     def mount_sync(self, mount_path: StrPath | None = None, **options: Unpack[MountOptions]) -> Path:
         """Mount the volume, writable, and return where; again: return where it is.
 
-        What was written before an `unmount` is there again.  See ROVolume.mount.
+        What was written before an `unmount` is there again.  See ROVolume.mount.  Raises ConflictError naming the
+        holder where *lock* was asked for and somebody else has it.
         """
         with self._handle.lock:
             if (path := self._handle.mounted_at(mount_path)) is not None:
                 return path
-            writer = self._writer() or self._new_writer()
-            return self._handle.mount_writer(self, writer, mount_path, Options.of(options))
+            filled = Options.of(options)
+            lease = self._locked(filled)
+            try:
+                writer = self._writer() or self._new_writer()
+                path = self._handle.mount_writer(self, writer, mount_path, filled)
+            except BaseException:
+                if lease is not None:
+                    lease.release()
+                raise
+            writer.lease = lease
+            return path
 
     mount = awaitable(mount_sync)
 
@@ -277,14 +283,18 @@ class RWVolume(Volume):
         labels: Mapping[str, str] | None = None,
         allow_torn: bool = False,
         even_if_unchanged: bool = False,
+        on_conflict: LandingPolicy | None = None,
     ) -> ROVolume:
         """Publish the tree as it is now as a version, and return it; the mount stays.
 
         The version is one instant of the tree, with what is in files still open.  Where nothing changed the
         version before comes back (unless *even_if_unchanged*).  Raises BusyError naming the paths that kept
         changing while they were read; *allow_torn* publishes even so, and the version says so.
+
+        Of a volume that was opened by name it is published on the head, with what others did meanwhile;
+        *on_conflict* goes before what the volume was opened with (see from_name).
         """
-        terms = Terms(message, dict(labels or {}), allow_torn)
+        terms = Terms(message, dict(labels or {}), allow_torn, policy=checked_policy(on_conflict))
         with self._handle.lock:
             writer = self._writer()
             if writer is not None:
@@ -300,7 +310,12 @@ class RWVolume(Volume):
     commit = awaitable(commit_sync)
 
     def finalize_sync(
-        self, message: str = "", *, labels: Mapping[str, str] | None = None, allow_torn: bool = False
+        self,
+        message: str = "",
+        *,
+        labels: Mapping[str, str] | None = None,
+        allow_torn: bool = False,
+        on_conflict: LandingPolicy | None = None,
     ) -> ROVolume:
         """Commit, unmount and return the version.
 
@@ -308,11 +323,8 @@ class RWVolume(Volume):
         the working copy is kept and a warning names the paths.
         """
         with self._handle.lock:
-            version = self.commit_sync(message, labels=labels, allow_torn=allow_torn)
-            writer = self._writer()
-            if writer is not None:
-                self._handle.let_go()
-                writer.finish()
+            version = self.commit_sync(message, labels=labels, allow_torn=allow_torn, on_conflict=on_conflict)
+            self._finish()
             return version
 
     finalize = awaitable(finalize_sync)
@@ -356,28 +368,6 @@ class RWVolume(Volume):
 
     close = awaitable(close_sync)
 
-    @contextmanager
-    def mounted_sync(
-        self, mount_path: StrPath | None = None, *, message: str = "", **options: Unpack[MountOptions]
-    ) -> Iterator[Path]:
-        """Mount for the length of a `with` statement; commit when it ends well.
-
-        After an error nothing is committed; what was written is kept, and the error says where.
-        """
-        path = self.mount_sync(mount_path, **options)
-        try:
-            yield path
-        except BaseException as error:
-            self._keep(error)
-            raise
-        try:
-            self.finalize_sync(message)
-        except BaseException as error:
-            self._keep(error)
-            raise
-
-    mounted = awaitable_context(mounted_sync)
-
     def fork_sync(self, name: str) -> RWVolume:
         """Return a writable volume called *name* that starts from this one's last commit; later changes are
         not in it.  It is only a record: no I/O.
@@ -400,13 +390,9 @@ class RWVolume(Volume):
 
     status = awaitable(status_sync)
 
-    def _writer(self) -> Writer | None:
-        self._handle.check_process(self.name)
-        held = self._handle.held
-        return held if isinstance(held, Writer) else None
-
     def _new_writer(self) -> Writer:
-        return Writer.begin(Line(self.name, self._place(), self._version(), self.metadata_store_type))
+        policy = self._handle.policy
+        return Writer.begin(Line(self.name, self._place(), self._version(), self.metadata_store_type, policy))
 
     def _commit(self, writer: Writer, terms: Terms, even_if_unchanged: bool) -> ROVolume:
         outcome = writer.commit(terms, even_if_unchanged=even_if_unchanged)
@@ -414,30 +400,28 @@ class RWVolume(Volume):
 
     def _begin_line(self, terms: Terms) -> ROVolume:
         """Commit what was not even mounted: a manifest is all it takes."""
-        action = plugins().current_task()
-        return self._now_at(renamed(self._existing(), self.name, terms.message, terms.labels, action), is_new=True)
+        before = self._existing()
+        version = renamed(before, self.name, terms.message, terms.labels, plugins().current_task())
+        if self._handle.policy is not None:
+            advance(version, before)
+        return self._now_at(version, is_new=True)
 
     def _now_at(self, version: Version, *, is_new: bool) -> ROVolume:
-        self._handle.version = version
-        # The one place where a writer's record changes; its name stays its own.
-        self.__dict__.update(fields_of(version.locator, version.manifest) | {"name": self.name})
+        self._stand_at(version)
         committed = ROVolume.of_version(version)
-        if is_new:
+        if is_new and self._handle.policy is None:
+            announce(committed, version)
+        elif is_new:
             plugins().committed(committed, version.manifest.produced_by)
         return committed
 
-    def _keep(self, error: BaseException) -> None:
-        """After *error*: unmount, keep what was written, and say where."""
-        with self._handle.lock:
-            writer = self._writer()
-            if writer is None:
-                return
-            self._handle.let_go()
-            if (kept := writer.leave()) is not None:
-                error.add_note(kept)
+    def _stand_at(self, version: Version) -> None:
+        self._handle.version = version
+        # The one place where a writer's record changes; its name stays its own.
+        self.__dict__.update(fields_of(version.locator, version.manifest) | {"name": self.name})
 
-    def __reduce__(self) -> tuple[Any, tuple[type[Self], dict[str, Any]]]:
-        """A pickled writer is its record; what it has not committed cannot go with it."""
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """A pickled writer is its record, opened by name if it was; what it has not committed cannot go with it."""
         with self._handle.lock:
             try:
                 writer = self._writer()
@@ -448,7 +432,7 @@ class RWVolume(Volume):
                     f"volume {self.name!r} has changes that are not committed, and they cannot be pickled: "
                     "commit first, and pass on the version that commit returns"
                 )
-        return super().__reduce__()
+        return _from_record, (type(self), self.model_dump(), self._handle.policy)
 
     __hash__ = object.__hash__
 
@@ -457,7 +441,7 @@ class RWVolume(Volume):
         return self is other
 
 
-def _store_url(storage: str | None, bucket: str | None) -> str:
-    if bucket is not None and "://" in bucket:
-        return store_url(storage, bucket, "")
-    return store_url(storage, bucket, plugins().default_bucket())
+def _from_record(cls: type[RWVolume], fields: dict[str, Any], policy: LandingPolicy | None) -> RWVolume:
+    volume = cls.model_validate(fields)
+    volume._handle.policy = policy
+    return volume

@@ -110,7 +110,8 @@ def test_cp_keeps_holes_and_links_of_a_file(said, tmp_path):
         (["cat", "LOCATOR:/nope"], 3, "/nope: there is no such path"),
         (["cat", "LOCATOR:/dir"], 1, "it is a directory"),
         (["ls", "LOCATOR:/dir/data.bin/x"], 3, "no such path"),
-        (["show", "nonsense"], 2, "not a locator"),
+        (["show", "nonsense"], 3, "there is no volume 'nonsense'"),
+        (["show", "no/where"], 2, "not a locator"),
         (["show", "file:///none/versions/data/" + "0" * 64 + ".json"], 3, "no such version"),
         (["new", "bad name"], 2, "cannot name a volume"),
         (["fork", "LOCATOR", "bad/name"], 2, "cannot name a volume"),
@@ -150,7 +151,7 @@ def test_ls_of_a_store_and_of_a_version(said, told, locator):
     [data, other] = told("ls")
 
     assert (("data", 2), ("other", 1)) == ((data["name"], data["versions"]), (other["name"], other["versions"]))
-    assert locator == data["newest"]
+    assert locator == data["locator"]
     assert ["data", "other"] == [line.split()[0] for line in said("ls").splitlines()[1:]]
     assert ["dir", "hello.txt", r"odd\nname\x1b[31m"] == said("ls", locator).splitlines()
     long = said("ls", "-l", f"{locator}:/dir").splitlines()

@@ -50,7 +50,8 @@ def read(path: Path) -> dict[str, str]:
 def objects() -> set[str]:
     """Every file of the default store."""
     root = State.default().root / "store"
-    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    found = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    return {name for name in found if not name.startswith(".store/")}  # what locks a swap is no object
 
 
 def working_copies() -> list[str]:

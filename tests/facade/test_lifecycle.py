@@ -318,7 +318,7 @@ def test_a_line_of_its_own_can_begin_where_nothing_changed():
     assert ("line", "from here on") == (line.name, line.message)
     assert [base] == [entry.volume for entry in line.log_sync()[1:]]
     assert contents(base) == contents(line)
-    assert {f"versions/line/{line.version}.json"} == objects() - before
+    assert {f"versions/line/{line.version}.json", "heads/line.json"} == objects() - before
 
 
 def test_an_unchanged_mount_can_begin_a_line_and_go_on(driver):

@@ -34,7 +34,7 @@ def test_what_each_fork_changed_is_in_the_result():
     assert ("all", "together", {"k": "v"}) == (result.name, result.message, entry.labels)
     assert tuple(fork.locator for fork in made) == entry.parents
     assert (sum(map(len, ["three", "b", "2", "1"])), 6) == (result.used_bytes, result.inode_count)
-    assert {"layers", "versions"} == {name.partition("/")[0] for name in objects() - before}
+    assert {"heads", "layers", "versions"} == {name.partition("/")[0] for name in objects() - before}
     assert [] == result.verify_sync()
     assert base in {each.volume for each in result.log_sync()}
 

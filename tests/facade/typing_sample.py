@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import assert_type
 
-from volume_core import Difference, HistoryEntry, Problem, ROVolume, RWVolume, Status, Volume
+from volume_core import Difference, HistoryEntry, Problem, ROVolume, RWVolume, Status, Volume, mounts
 
 
 def synchronous(volume: RWVolume, version: ROVolume) -> None:
@@ -22,6 +23,11 @@ def synchronous(volume: RWVolume, version: ROVolume) -> None:
     assert_type(version.verify_sync(), list[Problem])
     assert_type(version.locator, str)
     assert_type(volume.locator, str | None)
+    assert_type(volume / "x", Path)
+    assert_type(os.fspath(version), str)
+    with mounts({"/x": volume, Path("/y"): version}, driver="copy", checkpoint_every=3.0) as mounted:
+        assert_type(mounted.paths, dict[str, Path])
+        assert_type(mounted.versions, dict[str, ROVolume])
     with volume.mounted_sync(message="x") as path, version.mounted_sync("/x") as other:
         assert_type(path, Path)
         assert_type(other, Path)
@@ -49,10 +55,22 @@ async def awaited(volume: RWVolume, version: ROVolume) -> None:
         assert_type(other, Path)
 
 
+@mounts({"/x": Volume.from_name_lazy("x", version="v1")}, on_terminate="commit")
+async def decorated(number: int) -> str:
+    return str(number)
+
+
+async def of_decorated() -> None:
+    assert_type(await decorated(3), str)
+    await decorated("3")  # type: ignore[arg-type]  # not a number
+
+
 async def refused(volume: RWVolume, version: ROVolume) -> None:
     await volume.mount(3)  # type: ignore[arg-type]  # not a path
     await volume.mount("/x", colour="blue")  # type: ignore[call-arg]  # no such option
     await volume.commit(7)  # type: ignore[arg-type]  # not a message
+    volume.mounted_sync(on_terminate="ignore")  # type: ignore[arg-type]  # neither commit nor keep
+    mounts({"/x": "data"})  # type: ignore[dict-item]  # no volume
     version.commit_sync()  # type: ignore[attr-defined]  # a version has no commit
     volume.mount_sync("/x", driver=3)  # type: ignore[arg-type]  # not a name
     async with version.mounted(colour="blue"):  # type: ignore[call-arg]  # no such option

@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
+from make_golden_objects import OBJECTS
 
-from volume_core.format import intent, layer, manifest, names, pack, storeinfo
+from volume_core.format import head, intent, layer, lease, manifest, names, pack, storeinfo, tag
 from volume_core.format.entries import CHUNK_BYTES, Codec, Kind
 
 PAGES = Path(__file__).parents[2] / "docs" / "format"
@@ -42,6 +43,16 @@ def test_every_key_of_a_manifest():
     assert {field.name for field in dataclasses.fields(manifest.LayerRef)} == keys(section(text, "A **layer** is"))
     actions = re.search(r"An \*\*action\*\* is an object with exactly the keys (.*), all text", text)
     assert {field.name for field in dataclasses.fields(manifest.Action)} == set(re.findall(r"`(\w+)`", actions[1]))
+
+
+@pytest.mark.parametrize("value", OBJECTS.values(), ids=lambda value: type(value).__name__.lower())
+def test_every_key_of_a_head_a_tag_and_a_lease(value):
+    text = page(type(value).__name__.lower())
+    written = json.loads(value.to_bytes())
+
+    assert set(written) == keys(section(text, "A JSON object with exactly these keys:"))
+    for move in written.get("history", ()):
+        assert set(move) == keys(section(text, "A **move** is"))
 
 
 def test_every_key_of_the_stores_format():
@@ -99,6 +110,10 @@ def test_the_header_of_a_pack():
         ("store", f"`{storeinfo.FORMAT}`"),
         ("manifest", f"`{manifest.FORMAT}`"),
         ("intent", f"`{intent.FORMAT}`"),
+        ("head", f"`{head.FORMAT}`"),
+        ("head", f"1 to {head.HISTORY_MAX} of them"),
+        ("tag", f"`{tag.FORMAT}`"),
+        ("lease", f"`{lease.FORMAT}`"),
         ("store", f"1 to {names.NAME_CHARACTERS_MAX} of"),
     ],
 )
@@ -108,7 +123,7 @@ def test_the_numbers_are_those_of_the_code(name, said):
 
 @pytest.mark.parametrize(
     "prefix",
-    [names.PACKS, names.LAYERS, names.VERSIONS, names.INTENTS],
+    [names.PACKS, names.LAYERS, names.VERSIONS, names.INTENTS, names.HEADS, names.TAGS, names.LEASES],
 )
 def test_every_name_of_an_object_is_on_the_page(prefix):
     assert f"`{prefix}" in page("store")
@@ -117,6 +132,7 @@ def test_every_name_of_an_object_is_on_the_page(prefix):
 def test_every_format_says_which_release_reads_it():
     text = page("changes")
 
-    for said in (storeinfo.FORMAT, pack.MAGIC.decode(), manifest.FORMAT, intent.FORMAT):
+    json_formats = (module.FORMAT for module in (storeinfo, manifest, intent, head, tag, lease))
+    for said in (pack.MAGIC.decode(), *json_formats):
         assert f"`{said}`" in text
     assert f"`user_version` {layer.USER_VERSION} " in text

@@ -11,8 +11,10 @@ from mount_kit import Bench
 
 from volume_core.errors import MountError
 from volume_core.facade.drivers import mount_with
+from volume_core.mount.claiming import PathTakenError, claim, release
 from volume_core.mount.copying import CopyDriver
 from volume_core.mount.kernel import KernelDriver
+from volume_core.mount.mounting import plan_for
 
 pytestmark = pytest.mark.fuse
 
@@ -36,6 +38,28 @@ def test_a_tree_that_was_bound_onto_itself_is_taken_down_whole(bench: Bench):
 
     assert [] == bench.mounted()
     assert not mounted.path.exists()
+
+
+def test_a_path_that_is_mounted_again_at_once_is_not_removed_by_who_had_it_before(bench: Bench):
+    before, after = (plan_for("kernel", bench.reader("mnt")) for _ in range(2))
+    first, *_ = claim(before)
+    first._replace(ready=True).save()  # mounted, and unmounted: it is about to remove what it made
+    second, *_ = claim(after)
+    release(first)
+    assert os.path.isdir(after.mount_path)
+
+    release(second)
+    assert not os.path.exists(after.mount_path)
+
+
+def test_a_refusal_that_another_path_would_not_meet_says_so(bench: Bench):
+    mounted = KernelDriver().mount(bench.new_volume("mnt"))
+    (bench.home / "full" / "precious").mkdir(parents=True)
+    for driver in (KernelDriver(), CopyDriver()):
+        for name in ("mnt", "full"):
+            with pytest.raises(PathTakenError):
+                driver.mount(bench.reader(name))
+    mounted.unmount()
 
 
 @pytest.mark.parametrize("kind", ["file", "full"])

@@ -12,7 +12,7 @@ from volume_core.cli.places import At, parse_at
 from volume_core.cli.versions import as_json, message, record
 from volume_core.facade.browsing import browse
 from volume_core.facade.grafting import copy_in, copy_out, size_of
-from volume_core.plugins.manager import plugins
+from volume_core.facade.heads import announce
 from volume_core.volumes import ROVolume
 
 
@@ -59,7 +59,7 @@ def _copy_in(source: Path, destination: At, name: str | None, message: str, json
         bar.finish()
     volume = ROVolume.of_version(made)
     if made.locator != before.locator:
-        plugins().committed(volume, made.manifest.produced_by)
+        announce(volume, made)
     if json_:
         output.as_json(record(volume))
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import stat
 import sys
 import time
@@ -11,7 +13,7 @@ from typing import Any
 import click
 
 from volume_core.cli import output
-from volume_core.cli.places import At, at_argument, ats_argument, parse_at
+from volume_core.cli.places import At, at_argument, ats_argument, parse_at, parse_version
 from volume_core.domain.view import Node
 from volume_core.errors import NotFoundError
 from volume_core.facade.browsing import Browser, browse
@@ -39,9 +41,15 @@ _FORMATS = {
 def ls(target: str | None, long_: bool, json_: bool) -> None:
     """List the volumes of a store, or the files of a version.
 
-    TARGET is LOCATOR, LOCATOR:/path, or a store's URL or directory; without one, the default store.
+    TARGET is VERSION, VERSION:/path, or a store's URL or directory; without one, the default store.  A bare word is
+    a directory if there is one of that name, else a volume.
     """
     at = parse_at(target) if target else None
+    if at is None and target and os.sep not in target:
+        if os.path.isdir(target):
+            target = os.path.abspath(target)
+        else:
+            at = parse_version(target)
     if at is None:
         _list_store(target, json_)
         return
@@ -64,9 +72,9 @@ def _list_store(target: str | None, json_: bool) -> None:
     if target and not found and read_format(store) is None:
         raise NotFoundError(f"{store.url}: there is no store; its first volume makes it: volume new --bucket {target}")
     if json_:
-        output.as_json([each._asdict() | {"newest": str(each.newest)} for each in found])
+        output.as_json([dataclasses.asdict(each) for each in found])
         return
-    rows = [(each.name, str(each.versions), _when(each.modified_ns), str(each.newest)) for each in found]
+    rows = [(each.name, str(each.versions), _when(each.modified_ns), each.locator) for each in found]
     output.columns(rows, ("volume", "versions", "newest", "locator"))
 
 

@@ -26,14 +26,17 @@ COMMANDS = {
     "diff": "comparing",
     "doctor": "machine",
     "fork": "versions",
-    "log": "versions",
+    "head": "history",
+    "log": "history",
     "ls": "files",
     "merge": "comparing",
     "mount": "mounting",
     "new": "versions",
+    "promote": "naming",
     "revert": "comparing",
     "show": "versions",
     "status": "machine",
+    "tag": "history",
     "tree": "files",
     "unmount": "mounting",
     "verify": "versions",
@@ -83,14 +86,18 @@ def _drop_unprintable() -> None:
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("-v", "--verbose", count=True, help="Say what is being done; twice: in detail.")
+@click.option("--bucket", help="The store of names: a URL or a directory.  Default: $VOLUME_BUCKET, else a local one.")
 @click.version_option(package_name="volume-core", prog_name="volume")
-def main(verbose: int) -> None:
+def main(verbose: int, bucket: str | None) -> None:
     """Versioned, forkable, mountable file systems.
 
-    A LOCATOR is the URL of a version, as `new`, `commit` and `log` print it, and LOCATOR:/path a path in
-    it.  Exit codes are listed in docs/cli.md; settings, all of them environment variables, in
+    A VERSION is a locator, the URL that `new`, `commit` and `log` print; or the NAME of a volume, for the version
+    that its head names; or NAME:REF, where REF is a tag, a version's id or the beginning of one.  VERSION:/path is
+    a path in it.  Exit codes are listed in docs/cli.md; settings, all of them environment variables, in
     docs/configuration.md.
     """
+    if bucket is not None:
+        os.environ["VOLUME_BUCKET"] = bucket
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=logging.WARNING, format="volume: %(message)s", stream=sys.stderr)
     logging.getLogger("volume_core").setLevel(level)

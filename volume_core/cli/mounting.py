@@ -12,33 +12,34 @@ from pathlib import Path
 import click
 
 from volume_core.cli import output
-from volume_core.cli.places import locator_argument
+from volume_core.cli.places import At, version_argument
 from volume_core.cli.versions import as_json, message, print_version
 from volume_core.errors import BusyError, NotFoundError
 from volume_core.facade.surveying import find_mount
-from volume_core.format.names import Locator
+from volume_core.facade.writers import Writer
 from volume_core.mount.doctor import DRIVERS
 from volume_core.volumes import ROVolume, RWVolume, Volume
 
 
 @click.command()
-@locator_argument
+@version_argument
 @click.argument("path", required=False, type=click.Path(path_type=Path))
-@click.option("--rw", is_flag=True, help="Writable: what is committed there is a new version of the volume.")
+@click.option(
+    "--rw",
+    is_flag=True,
+    help="Writable: what is committed there is a new version of the volume, on its head if VERSION is a NAME.",
+)
 @click.option("--fork", "name", metavar="NAME", help="Writable, as the volume NAME.")
 @click.option("--driver", default="auto", show_default=True, metavar="|".join(("auto", *DRIVERS)), help="How to mount.")
 @click.option("-d", "--detach", is_flag=True, help="Return at once; the mount stays until `volume unmount`.")
 @as_json
-def mount(
-    locator: Locator, path: Path | None, rw: bool, name: str | None, driver: str, detach: bool, json_: bool
-) -> None:
+def mount(version: At, path: Path | None, rw: bool, name: str | None, driver: str, detach: bool, json_: bool) -> None:
     """Mount a version, read-only, at PATH (default: a new directory in $VOLUME_MOUNT_ROOT) and print where.
 
     In the foreground it stays until Ctrl-C or SIGTERM.  What was written by then is kept: commit it with
     `volume commit`, drop it with `volume abandon`.
     """
-    version = Volume.from_locator_sync(str(locator))
-    volume = version.fork_sync(name or version.name) if rw or name else version
+    volume = _to_mount(version, rw, name)
     if detach:
         _print_mount(volume, volume.mount_sync(path, driver=driver, detach=True), json_)
         return
@@ -46,6 +47,14 @@ def mount(
         _print_mount(volume, volume.mount_sync(path, driver=driver), json_)
         asked.wait()
         _take_down(volume)
+
+
+def _to_mount(at: At, rw: bool, name: str | None) -> ROVolume | RWVolume:
+    """Return what is to be mounted: a version, a line of its own, or a volume that was opened by name."""
+    if rw and not name and at.name is not None:
+        return Volume.from_name_sync(at.name, at.locator.store)
+    version = Volume.from_locator_sync(str(at.locator))
+    return version.fork_sync(name or version.name) if rw or name else version
 
 
 def _print_mount(volume: ROVolume | RWVolume, where: Path, json_: bool) -> None:
@@ -113,7 +122,10 @@ def commit(target: str, finalize: bool, allow_torn: bool, message: str, json_: b
 @click.argument("target", metavar="PATH|ID")
 def abandon(target: str) -> None:
     """Drop what was written and not committed: at the mount PATH, or in the working copy ID."""
-    _writer(target, allow_torn=True).abandon_sync()
+    if os.sep not in target and not os.path.isdir(target):
+        Writer.drop(target)
+    else:
+        _writer(target, allow_torn=True).abandon_sync()
 
 
 @click.command()

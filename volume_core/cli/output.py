@@ -65,7 +65,8 @@ def columns(rows: Sequence[Sequence[str]], heading: Sequence[str] = ()) -> None:
     if not shown:
         return
     widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
-    right = [bool(rows) and all(_NUMBER.fullmatch(row[column]) for row in rows) for column in range(len(widths))]
+    columns = list(zip(*rows, strict=True)) or [()] * len(widths)
+    right = [any(cells) and all(_NUMBER.fullmatch(cell) for cell in cells if cell) for cells in columns]
     for row in shown:
         cells = [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True)]
         click.echo("  ".join(cells).rstrip())

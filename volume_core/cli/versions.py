@@ -60,27 +60,10 @@ def fork(locator: Locator, name: str, message: str, json_: bool) -> None:
     print_version(line.commit_sync(message, even_if_unchanged=True), json_)
 
 
-@click.command()
-@locator_argument
-@click.option("-n", "--number", type=click.IntRange(min=1), help="Stop after so many versions.")
-@as_json
-def log(locator: Locator, number: int | None, json_: bool) -> None:
-    """List LOCATOR and the versions that it came from, newest first."""
-    entries = Volume.from_locator_sync(str(locator)).log_sync()[:number]
-    if json_:
-        output.as_json([_history_fields(entry) for entry in entries])
-        return
-    rows = []
-    for entry in entries:
-        volume = entry.volume
-        when = entry.created_at[:19] + "Z"
-        rows.append((when, output.size(volume.used_bytes), volume.name, volume.locator, volume.message))
-    output.columns([[*map(output.printable, row)] for row in rows], ("created", "size", "volume", "locator", "message"))
-
-
-def _history_fields(entry: HistoryEntry) -> dict[str, Any]:
-    more = {"created_at": entry.created_at, "parents": entry.parents, "labels": entry.labels, "torn": entry.torn}
-    return record(entry.volume) | {"locator": entry.volume.locator} | more
+def history_fields(entry: HistoryEntry) -> dict[str, Any]:
+    """Return what is known of a version as JSON's values."""
+    keys = ("created_at", "parents", "labels", "torn", "tags", "is_head")
+    return record(entry.volume) | {"locator": entry.volume.locator} | {key: getattr(entry, key) for key in keys}
 
 
 @click.command()
@@ -89,13 +72,17 @@ def _history_fields(entry: HistoryEntry) -> dict[str, Any]:
 def show(locator: Locator, json_: bool) -> None:
     """Say what the version at LOCATOR is."""
     volume = Volume.from_locator_sync(str(locator))
-    [entry] = volume.log_sync(limit=1)
-    fields = _history_fields(entry)
+    [entry] = volume.log_sync(limit=1, names=True)
+    fields = history_fields(entry)
     if json_:
         output.as_json(fields)
         return
     sizes = {"used_bytes", "index_bytes"}
-    rows = [(key, _shown(value, key in sizes)) for key, value in fields.items() if value not in (None, "", {}, ())]
+    rows = [
+        (key, _shown(value, key in sizes))
+        for key, value in fields.items()
+        if value not in (None, "", {}, ()) and value is not False
+    ]
     output.columns(rows)
 
 

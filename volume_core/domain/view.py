@@ -239,6 +239,11 @@ class View:
         return row.name
 
     @property
+    def has_links(self) -> bool:
+        """Whether any layer has a hard link group; costs a question for each."""
+        return any(layer.has_links() for layer in self._layers)
+
+    @property
     def has_xattrs(self) -> bool:
         """Whether anything in any layer has extended attributes; may read the whole index."""
         return any(layer.has_xattrs() for layer in self._layers)

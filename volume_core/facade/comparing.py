@@ -17,6 +17,7 @@ from volume_core.errors import ConflictError
 from volume_core.facade.ancestry import Ancestry
 from volume_core.facade.fileentries import FileEntry, entry_from
 from volume_core.facade.handles import HandledRecord
+from volume_core.facade.heads import announce
 from volume_core.facade.twins import awaitable
 from volume_core.facade.versions import Version
 from volume_core.format.layer import LayerReader
@@ -251,7 +252,7 @@ class Compares(HandledRecord):
         made, is_new = reverted(self._locked_version(), to._locked_version(), message, labels)
         found = self._of_version(made)
         if is_new:
-            plugins().committed(found, made.manifest.produced_by)
+            announce(found, made)
         return found
 
     revert = awaitable(revert_sync)

@@ -12,7 +12,7 @@ from typing import cast
 
 from volume_core.errors import InvalidNameError, MountError
 from volume_core.mount.choosing import AUTO, choose
-from volume_core.mount.claiming import refuse_occupied
+from volume_core.mount.claiming import PathTakenError, refuse_occupied
 from volume_core.mount.doctor import COPY, DRIVERS, FUSE_OVERLAY, KERNEL, examine
 from volume_core.mount.request import Driver, Mounted, MountRequest
 from volume_core.plugins.manager import plugins
@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 def mount_with(wanted: str, request: MountRequest) -> Mounted:
     """Mount *request* by the driver *wanted*, or by the best one if that is `auto`.
 
-    Raises MountError saying what the machine lacks, InvalidNameError if there is no such driver.
+    Raises PathTakenError if something is at the path, MountError saying what the machine lacks, InvalidNameError if
+    there is no such driver.
     """
     if wanted not in {AUTO, *DRIVERS}:
         return _from_plugin(wanted).mount(request)
@@ -34,6 +35,8 @@ def mount_with(wanted: str, request: MountRequest) -> Mounted:
     for name, after in zip((choice.driver, *choice.others), (*choice.others, None), strict=True):
         try:
             return _built_in(name).mount(request)
+        except PathTakenError:
+            raise
         except MountError as error:
             if after is None or wanted != AUTO:
                 raise

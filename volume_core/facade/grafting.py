@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from volume_core.domain.changes import Upper
 from volume_core.domain.view import Node, View
@@ -20,16 +20,15 @@ from volume_core.errors import NotFoundError, VolumeError
 from volume_core.facade.browsing import Browser, browse
 from volume_core.facade.versions import Version
 from volume_core.format.entries import Entry, join, split
-from volume_core.format.names import PACKS as PACKS_PREFIX
 from volume_core.format.names import Locator
 from volume_core.parts.committing import CommitRequest, commit
 from volume_core.parts.dialects import PLAIN
+from volume_core.parts.editing import counting
 from volume_core.parts.hydrating import hydrate
 from volume_core.parts.indexes import IndexCache
 from volume_core.parts.state import State
 from volume_core.parts.trees import remove_tree
 from volume_core.plugins.manager import plugins
-from volume_core.storage.protocol import Store
 
 Advance = Callable[[int], None]  # so many more bytes are done
 
@@ -81,22 +80,6 @@ def size_of(browser: Browser, start: Node) -> int:
     return sum(node.row.size for node in browser.view.walk(start.path))
 
 
-class _Counting:
-    """A store that tells how much of packs it was given."""
-
-    def __init__(self, store: Store, advance: Advance) -> None:
-        self._store = store
-        self._advance = advance
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def put_new(self, name: str, data: bytes | memoryview) -> None:
-        self._store.put_new(name, data)
-        if name.startswith(PACKS_PREFIX):
-            self._advance(len(data))
-
-
 def copy_in(
     version: Version, source: Path, target: bytes, *, name: str | None = None, message: str = "", advance: Advance
 ) -> Version:
@@ -136,10 +119,9 @@ def _graft(
     if holding is None or not holding.is_directory:
         raise NotFoundError(f"/{os.fsdecode(needed)}: there is no such directory in {version.locator}")
     keeps_root = found is not None and found.is_directory
-    counting = cast("Store", _Counting(version.place.store(), advance))
     result = commit(
         CommitRequest(
-            store=counting,
+            store=counting(version.place.store(), advance),
             volume=name or version.manifest.volume,
             root=root,
             dialect=PLAIN,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pydantic import PrivateAttr
 
-from volume_core.errors import BusyError, NotFoundError, VolumeError
+from volume_core.errors import BusyError, InvalidNameError, NotFoundError, VolumeError
 from volume_core.facade.browsing import Browsers
 from volume_core.facade.mounts import Options, StrPath
 from volume_core.facade.readers import Reading
@@ -29,6 +29,7 @@ from volume_core.facade.writers import Writer
 from volume_core.format.names import Locator
 
 if TYPE_CHECKING:
+    from volume_core.parts.landing import LandingPolicy
     from volume_core.volumes import ROVolume
 
 
@@ -65,6 +66,7 @@ class Handle:
         self.lock = threading.RLock()
         self.place: Place | None = None
         self.version: Version | None = None
+        self.policy: LandingPolicy | None = None  # of a writer that was opened by name
         self._session: Held | None = None
         self._pid = 0
         self._call_off: Callable[[], None] = _nothing
@@ -195,6 +197,25 @@ class HandledRecord(Record):
         """The name of the driver that mounted it; None if it is not mounted."""
         return self._handle.driver
 
+    def __fspath__(self) -> str:
+        """Where this handle is mounted, so that it can be passed where a path can."""
+        return os.fspath(self._mounted_path())
+
+    def __truediv__(self, name: StrPath) -> Path:
+        """Return the path of *name*, which is relative to the volume's root, below the mount."""
+        root = self._mounted_path()
+        if os.path.isabs(name):
+            raise InvalidNameError(f"{os.fspath(name)!r} leads out of the volume {self.name!r}: give a relative path")
+        return root / name
+
+    def _mounted_path(self) -> Path:
+        if self.mount_path is None:
+            raise VolumeError(
+                f"volume {self.name!r} is not mounted, so it has no path: mount() it, or use it within "
+                "`with volume.mounted_sync()`"
+            )
+        return self.mount_path
+
     def _place(self) -> Place:
         if self._handle.place is None:
             self._handle.place = Place(self.store_url, self.region)
@@ -234,9 +255,11 @@ class HandledRecord(Record):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Another handle of the same volume, not mounted."""
-        return type(self).model_validate(self.__reduce__()[1][1])
+        rebuild, arguments = self.__reduce__()
+        copy: Self = rebuild(*arguments)
+        return copy
 
-    def __reduce__(self) -> tuple[Any, tuple[type[Self], dict[str, Any]]]:
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """A pickled volume is its record: mounts stay where they are."""
         return _from_record, (type(self), self.model_dump())
 

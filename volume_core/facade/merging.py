@@ -23,6 +23,7 @@ from volume_core.domain.view import View
 from volume_core.errors import ConflictError, InvalidNameError, VolumeError
 from volume_core.facade.comparing import Opened, about_of, keep_indexes, require_one_store
 from volume_core.facade.handles import HandledRecord
+from volume_core.facade.heads import announce
 from volume_core.facade.lines import renamed
 from volume_core.facade.twins import awaitable_of_class
 from volume_core.facade.versions import Version
@@ -228,7 +229,7 @@ class Merges(HandledRecord):
         found, is_new = merged([each._locked_version() for each in versions], name, on_conflict, message, labels)
         volume = cls._of_version(found)
         if is_new:
-            plugins().committed(volume, found.manifest.produced_by)
+            announce(volume, found)
         return volume
 
     merge = awaitable_of_class(merge_sync)

@@ -1,25 +1,28 @@
 """From a version to a mounted tree: indexes, driver, path.
 
 Always true: a store that no other process can open is copied to where one can, before it is mounted; news
-of a mount are told after it answers.
+of a mount are told after it answers; two mounts that name no path never get one and the same.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self, TypedDict
 
 from volume_core.errors import MountError
 from volume_core.facade.drivers import mount_with
-from volume_core.facade.settings import cache_limit_bytes, default_driver, mount_root
+from volume_core.facade.settings import cache_limit_bytes, default_driver, mount_root, mount_root_is_chosen
 from volume_core.facade.staging import Staged, needs_staging, stage
 from volume_core.facade.versions import Version
 from volume_core.format.manifest import Action
+from volume_core.mount.claiming import PathTakenError
 from volume_core.mount.request import MOUNT_TIMEOUT_S, Mounted, MountRequest
 from volume_core.parts.indexes import IndexCache
 from volume_core.parts.packing import MAX_UPLOADS
@@ -27,6 +30,8 @@ from volume_core.parts.state import State
 from volume_core.parts.workcopies import WorkingCopy
 from volume_core.plugins.manager import plugins
 from volume_core.storage.protocol import Store
+
+log = logging.getLogger(__name__)
 
 StrPath = str | os.PathLike[str]
 
@@ -41,6 +46,9 @@ class MountOptions(TypedDict, total=False):
     timeout: seconds that the mount may take
     max_uploads: how many packs a commit uploads at once
     detach: the mount stays when this process ends, until `volume unmount`
+    lock: of a volume that was opened by name: take its exclusive lock, and hold it while it is mounted
+    lock_timeout: seconds to wait for the one who has it; without it as long as it takes to see whether that one
+        lives, and no longer if it does
     attr_cache, entry_cache, dir_entry_cache: accepted, for code written for other volumes, and without
         effect: a version cannot change, so the kernel may keep what it has seen for ever
     """
@@ -51,6 +59,8 @@ class MountOptions(TypedDict, total=False):
     timeout: float
     max_uploads: int
     detach: bool
+    lock: bool
+    lock_timeout: float | None
     attr_cache: float
     entry_cache: float
     dir_entry_cache: float
@@ -77,6 +87,8 @@ class Options(NamedTuple):
     timeout_s: float = MOUNT_TIMEOUT_S
     max_uploads: int = MAX_UPLOADS
     detach: bool = False
+    lock: bool = False
+    lock_timeout_s: float | None = None
 
     @classmethod
     def of(cls, given: MountOptions) -> Self:
@@ -88,6 +100,8 @@ class Options(NamedTuple):
             given.get("timeout", MOUNT_TIMEOUT_S),
             given.get("max_uploads", MAX_UPLOADS),
             given.get("detach", False),
+            given.get("lock", False),
+            given.get("lock_timeout"),
         )
 
     def state(self) -> State:
@@ -140,7 +154,6 @@ class LiveMount:
 
 def mount(what: Mounting, wanted: StrPath | None, options: Options) -> LiveMount:
     """Mount *what* at *wanted*, or at a path of its own; tell the plugins; return it."""
-    path = _mount_path(wanted, what.name)
     version, state = what.version, options.state()
     layers: tuple[Path, ...] = ()
     store_url, staged = what.store_url, None
@@ -153,7 +166,7 @@ def mount(what: Mounting, wanted: StrPath | None, options: Options) -> LiveMount
                 undo.callback(staged.close)
                 store_url = staged.url
         request = MountRequest(
-            state, path, store_url,
+            state, Path(), store_url,
             locator=str(version.locator) if version else None,
             layers=layers,
             volume=what.name,
@@ -164,7 +177,7 @@ def mount(what: Mounting, wanted: StrPath | None, options: Options) -> LiveMount
             detach=options.detach,
             timeout_s=options.timeout_s,
         )  # fmt: skip
-        live = LiveMount(mount_with(options.driver, request), staged, detached=options.detach)
+        live = LiveMount(_mount_at_first_free(request, wanted, options), staged, detached=options.detach)
         undo.pop_all()
     plugins().mounted(
         name=what.name, locator=request.locator, path=live.path, driver=live.mounted.driver,
@@ -173,10 +186,30 @@ def mount(what: Mounting, wanted: StrPath | None, options: Options) -> LiveMount
     return live
 
 
-def _mount_path(wanted: StrPath | None, name: str) -> Path:
-    if wanted is None:
-        return mount_root() / f"{name}-{uuid.uuid4().hex[:8]}"
-    return Path(os.path.abspath(os.path.expanduser(wanted)))
+def _mount_at_first_free(request: MountRequest, wanted: StrPath | None, options: Options) -> Mounted:
+    """Mount at *wanted*; without it, at the first path of its own where nothing is.
+
+    Who looks whether a path is free and who takes it are one (mount/claiming.py), so of two that want the same
+    at once the second goes on to the next.
+    """
+    for path, after in itertools.pairwise((*_mount_paths(wanted, request.volume), None)):
+        assert path is not None
+        try:
+            return mount_with(options.driver, request._replace(mount_path=path))
+        except PathTakenError as error:
+            if after is None:
+                raise
+            log.info("volume %s is mounted at %s: %s", request.volume, after, error)
+    raise AssertionError(wanted)
+
+
+def _mount_paths(wanted: StrPath | None, name: str) -> Iterator[Path]:
+    if wanted is not None:
+        yield Path(os.path.abspath(os.path.expanduser(wanted)))
+        return
+    if mount_root_is_chosen():
+        yield mount_root() / name
+    yield mount_root() / f"{name}-{uuid.uuid4().hex[:8]}"
 
 
 def _stage(store: Store, layers: Sequence[Path], state: State, options: Options) -> Staged:

@@ -22,6 +22,11 @@ def mount_root() -> Path:
     return absolute(os.environ.get("VOLUME_MOUNT_ROOT") or "~/volumes", "VOLUME_MOUNT_ROOT")
 
 
+def mount_root_is_chosen() -> bool:
+    """Whether `$VOLUME_MOUNT_ROOT` is set: then a volume's path there is its name, where that is free."""
+    return bool(os.environ.get("VOLUME_MOUNT_ROOT"))
+
+
 def default_driver() -> str:
     """`$VOLUME_DRIVER`: the driver of mounts that name none; `auto`."""
     return os.environ.get("VOLUME_DRIVER") or "auto"

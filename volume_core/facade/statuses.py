@@ -35,7 +35,8 @@ class HistoryEntry:
     """One version of a history, with what its record does not say.
 
     `created_at` is ISO 8601 in UTC; `parents` are locators; `torn` names the paths that kept changing
-    while they were read (a commit with allow_torn), as text.
+    while they were read (a commit with allow_torn), as text.  `tags` and `is_head` are its names, where the
+    log was asked for them.
     """
 
     volume: ROVolume
@@ -43,8 +44,12 @@ class HistoryEntry:
     parents: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     torn: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    is_head: bool = False
 
     @classmethod
-    def of(cls, volume: ROVolume, manifest: Manifest) -> HistoryEntry:
+    def of(
+        cls, volume: ROVolume, manifest: Manifest, tags: tuple[str, ...] = (), is_head: bool = False
+    ) -> HistoryEntry:
         """Return the entry of *volume*, whose manifest is *manifest*."""
-        return cls(volume, manifest.created_at, manifest.parents, dict(manifest.labels), manifest.torn)
+        return cls(volume, manifest.created_at, manifest.parents, dict(manifest.labels), manifest.torn, tags, is_head)

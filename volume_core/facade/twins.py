@@ -84,17 +84,21 @@ class awaitable_of_class(Generic[P, R]):
 def awaitable_context(
     method: Callable[P, AbstractContextManager[R]],
 ) -> Callable[P, AbstractAsyncContextManager[R]]:
-    """Return the `async with` spelling of a method that makes a context manager."""
+    """Return the `async with` spelling of a method that makes a context manager.
+
+    One that has both spellings itself is entered as it is.
+    """
     synchronous = method.__name__
 
     @_named_after(method)
-    def twin(self: Any, /, *args: Any, **kwargs: Any) -> _AsyncContext[R]:
-        return _AsyncContext(getattr(self, synchronous)(*args, **kwargs))
+    def twin(self: Any, /, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[R]:
+        context = getattr(self, synchronous)(*args, **kwargs)
+        return context if isinstance(context, AbstractAsyncContextManager) else AsyncContext(context)
 
     return cast("Callable[P, AbstractAsyncContextManager[R]]", twin)
 
 
-class _AsyncContext(AbstractAsyncContextManager[R]):
+class AsyncContext(AbstractAsyncContextManager[R]):
     """Enters and leaves a context manager in threads."""
 
     def __init__(self, context: AbstractContextManager[R]) -> None:

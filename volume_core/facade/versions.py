@@ -92,7 +92,7 @@ def history(version: Version) -> Iterator[Version]:
     A parent that was pruned ends its line; the child's manifest still names it.
     """
     seen = {str(version.locator)}
-    # created_at is ISO 8601 in UTC, which sorts as text; a parent never comes before its child.
+    # created_at is ISO 8601 in UTC, which sorts as text; a parent never comes before the child that led to it.
     waiting = [(_newest_first(version), 0, version)]
     while waiting:
         _, _, found = heapq.heappop(waiting)
@@ -106,6 +106,12 @@ def history(version: Version) -> Iterator[Version]:
             except NotFoundError:
                 continue
             heapq.heappush(waiting, (_newest_first(above), len(seen), above))
+
+
+def read_parent(version: Version) -> Version | None:
+    """Return the first parent of *version*, None if it has none; NotFoundError if it was pruned."""
+    parents = version.manifest.parents
+    return _parent(Locator.parse(parents[0]), version.place) if parents else None
 
 
 def _parent(locator: Locator, place: Place) -> Version:

@@ -22,14 +22,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, cast
 
+from volume_core.domain.changes import Changes
+from volume_core.domain.view import View
 from volume_core.errors import BusyError, MountError, VolumeError
+from volume_core.facade.heads import advance, landed_version
 from volume_core.facade.lines import renamed
 from volume_core.facade.mounts import LiveMount, Mounting, Options, StrPath
 from volume_core.facade.mounts import mount as mount_view
+from volume_core.facade.reloading import half_made
 from volume_core.facade.settings import upper_limit_bytes
 from volume_core.facade.statuses import Status
 from volume_core.facade.surveying import is_detached, live_mount_of
@@ -39,25 +45,36 @@ from volume_core.facade.worktrees import Outcome, Terms, WorkTree, sparing
 from volume_core.format.manifest import Action
 from volume_core.format.names import Locator
 from volume_core.parts import workcopies
-from volume_core.parts.captured import save
-from volume_core.parts.indexes import IndexCache
+from volume_core.parts.indexes import IndexCache, open_view
+from volume_core.parts.landing import Goal, LandingPolicy
+from volume_core.parts.leases import HeldLease
 from volume_core.parts.state import State
 from volume_core.parts.workcopies import HeldLock, WorkingCopy
 from volume_core.plugins.manager import plugins
+from volume_core.storage.protocol import Store
 
 log = logging.getLogger(__name__)
 
-_REGION, _KIND, _TORN = "region", "metadata_store_type", "torn"
+_REGION, _KIND, _TORN, _POLICY, _MERGED = "region", "metadata_store_type", "torn", "policy", "merged"
 _PATHS_SHOWN_MAX = 10
 
 
 class Line(NamedTuple):
-    """What a new working copy is of: the volume's name, its store, and the version it starts from."""
+    """What a new working copy is of: the volume's name, its store, and the version it starts from.
+
+    With a `policy` its commits land on the head of that name; else it is a line of its own.
+    """
 
     name: str
     place: Place
     base: Version | None = None
     metadata_store_type: str = "sqlite"
+    policy: LandingPolicy | None = None
+
+    def notes(self) -> dict[str, str]:
+        """Return what a working copy's record says of the line besides its own fields."""
+        noted = {_KIND: self.metadata_store_type, _REGION: self.place.region, _POLICY: self.policy}
+        return {key: value for key, value in noted.items() if value}
 
 
 class Writer:
@@ -80,11 +97,13 @@ class Writer:
         self._live: LiveMount | None = None
         self._options = Options()
         self._torn = False
+        self._merged = False
         self._action = action
+        self.lease: HeldLease | None = None
 
     @classmethod
-    def begin(cls, line: Line) -> Self:
-        """Make an empty working copy of *line*."""
+    def begin(cls, line: Line, notes: Mapping[str, str] | None = None) -> Self:
+        """Make an empty working copy of *line*, its record with *notes* of the caller's."""
         action = plugins().current_task()
         state = State.default().prepare()
         workcopies.sweep(state)
@@ -93,7 +112,7 @@ class Writer:
             volume=line.name,
             store_url=line.place.url,
             base=str(line.base.locator) if line.base else None,
-            notes={_KIND: line.metadata_store_type} | ({_REGION: line.place.region} if line.place.region else {}),
+            notes=line.notes() | dict(notes or {}),
         )
         return cls(state, line, copy, copy.lock(), line.base, action)
 
@@ -120,6 +139,21 @@ class Writer:
         return writer
 
     @classmethod
+    def drop(cls, work_id: str) -> None:
+        """Remove a working copy with all that is in it, and its mount, whatever state it is in.
+
+        Raises NotFoundError if there is none, BusyError if a process has it.
+        """
+        state = State.default().prepare()
+        mounted = live_mount_of(work_id, state)
+        copy = workcopies.load(state, work_id)
+        with copy.lock():
+            if mounted is not None:
+                mounted.unmount(lazy=True)
+            copy.record = workcopies.load(state, work_id).record  # the copy driver moves the tree
+            copy.discard()
+
+    @classmethod
     def _recover(cls, state: State, copy: WorkingCopy, lock: HeldLock, allow_torn: bool) -> Self:
         if not copy.same_boot and not allow_torn:
             raise VolumeError(
@@ -132,18 +166,34 @@ class Writer:
                 f"volume abandon {copy.id}"
             )
         notes = copy.record.notes
+        if (whole := half_made(notes)) is not None:
+            raise VolumeError(
+                f"working copy {copy.id} of {copy.volume} was being made by a reload that was interrupted: what was "
+                f"written is in working copy {whole}; go on with that, and volume abandon {copy.id}"
+            )
         place = Place(copy.store_url, notes.get(_REGION))
         base = _read(copy.base, place)
         parent = base if copy.parent == copy.base else _read(copy.parent, place)
-        line = Line(copy.volume, place, base, notes.get(_KIND, "sqlite"))
+        line = Line(copy.volume, place, base, notes.get(_KIND, "sqlite"), cast("LandingPolicy", notes.get(_POLICY)))
         writer = cls(state, line, copy, lock, parent, plugins().current_task())
         writer._torn = not copy.same_boot or _TORN in notes
+        writer._merged = _MERGED in notes
         return writer
 
     @property
     def work_id(self) -> str:
         """The working copy's id: what it is recovered by."""
         return self._copy.id
+
+    @property
+    def options(self) -> Options:
+        """What it was last mounted with."""
+        return self._options
+
+    @property
+    def directory(self) -> Path:
+        """Where the working copy lies."""
+        return self._copy.path
 
     @property
     def path(self) -> Path | None:
@@ -163,7 +213,7 @@ class Writer:
 
     def mount(self, wanted: StrPath | None, options: Options) -> Path:
         """Mount the working copy over its base, and return where."""
-        self.unmount(lazy=True)  # what is left of a mount that died
+        self.take_down(lazy=True)  # what is left of a mount that died
         if self._copy.driver:
             # Every driver spells deletions its own way: who wrote the upper must mount it.
             if options.driver not in {"auto", self._copy.driver}:
@@ -192,7 +242,17 @@ class Writer:
         )
 
     def unmount(self, *, lazy: bool) -> None:
-        """Take the mount down, if there is one; BusyError while files are open and it is not *lazy*."""
+        """Take the mount down, if there is one, and give its lock back.
+
+        BusyError, and nothing done, while files are open and it is not *lazy*.
+        """
+        self.take_down(lazy=lazy)
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            lease.release()
+
+    def take_down(self, *, lazy: bool) -> None:
+        """Take the mount down as unmount does, and keep the lock."""
         if self._live is not None:
             self._live.unmount(lazy=lazy)
             self._live = None
@@ -215,38 +275,82 @@ class Writer:
         )
         limit_bytes = upper_limit_bytes()  # a setting that cannot be read is said before anything is published
         self._forget_dead_mount()
+        self._find_landed()
         outcome = self._tree().commit(terms)
         if even_if_unchanged and not outcome.changed:
-            version = renamed(outcome.version, self.line.name, terms.message, terms.labels, terms.action)
-            with sparing("what was captured"):
-                save(self._copy.captured_path, outcome.captured, str(version.locator))
-            outcome = outcome._replace(version=version, changed=True)
-        self.parent = outcome.version
-        if self._copy.parent != str(self.parent.locator):
-            with sparing("which version it is"):
-                self._copy.update(parent=str(self.parent.locator))
+            outcome = self._renamed(outcome, terms)
+        self._stand_at(outcome.version, outcome.merged)
         if limit_bytes is not None:
             with sparing("how large its files are"):
                 self._warn_of_size(limit_bytes)
         return outcome
 
+    def _renamed(self, outcome: Outcome, terms: Terms) -> Outcome:
+        """A version of this line that shows what *outcome*'s does."""
+        version = renamed(outcome.version, self.line.name, terms.message, terms.labels, terms.action)
+        if self.line.policy is not None:
+            advance(version, outcome.version)
+        self._tree().remember(outcome.captured, str(version.locator), outcome.merged, must=outcome.merged)
+        return outcome._replace(version=version, changed=True)
+
+    def _stand_at(self, version: Version, merged: bool) -> None:
+        """Take *version* for the last commit, in the record too."""
+        self.parent, self._merged = version, merged
+        notes = {key: value for key, value in self._copy.record.notes.items() if key != _MERGED}
+        if merged:
+            notes[_MERGED] = "yes"
+        if self._copy.parent != str(version.locator) or notes != self._copy.record.notes:
+            with sparing("which version it is"):
+                self._copy.update(parent=str(version.locator), notes=notes)
+
+    def _find_landed(self) -> None:
+        """Find out what became of a commit that was killed while the head was moved to it."""
+        if self.line.policy is None:
+            return
+        for locator, merged in self._tree().kept():
+            if (version := landed_version(locator, self.line.place)) is not None:
+                log.info("%s of working copy %s had landed when it was interrupted", locator, self.work_id)
+                self._stand_at(version, merged)
+                return
+
     def _forget_dead_mount(self) -> None:
         """Go on without a mount that somebody took away, or whose processes were killed: the upper is all there."""
         if self._live is not None and not self._live.mounted.is_alive():
             log.info("%s is not mounted any more: going on with working copy %s", self._live.path, self.work_id)
-            self.unmount(lazy=True)
+            self.take_down(lazy=True)
 
     def _tree(self) -> WorkTree:
         return WorkTree(
             self.line.name,
             self.line.place,
             self._copy,
-            IndexCache(self._options.meta_dir or self._state.cache),
+            self.index_cache(),
             self.line.base,
             self.parent,
             self._live.mounted if self._live is not None else None,
             self.line.metadata_store_type,
+            self._merged,
+            self._goal(),
         )
+
+    def _goal(self) -> Goal | None:
+        if self.line.policy is None:
+            return None
+        indexes, store = self.index_cache(), self.line.place.store()
+        return Goal(
+            open_view=lambda manifest: open_view(indexes.fetch(store, manifest.stack)),
+            policy=self.line.policy,
+            guard=self.lease.check if self.lease is not None else _nothing,
+            token=self.lease.token if self.lease is not None else 0,
+        )
+
+    def stands_at(self, version: Version) -> bool:
+        """Whether the tree shows all that *version* has: it is the last commit, and nobody else is in it."""
+        return self.parent is not None and self.parent.locator == version.locator and not self._merged
+
+    def index_cache(self) -> IndexCache:
+        """Return the cache of indexes that its mounts and commits use."""
+        return IndexCache(self._options.meta_dir or self._state.cache)
 
     def _warn_of_size(self, limit_bytes: int) -> None:
         if (found := self._copy.size_bytes()) > limit_bytes:
@@ -255,6 +359,21 @@ class Writer:
                 "finalize, and mount the version anew",
                 self.work_id, self.line.name, found,
             )  # fmt: skip
+
+    def frozen(self, into: Store) -> AbstractContextManager[tuple[Changes, View]]:
+        """Give what is not committed, its content in packs of *into*, and the tree that it is relative to."""
+        return self._tree().frozen(into)
+
+    def successor(self, version: Version, notes: Mapping[str, str]) -> Writer:
+        """Return a writer of the same line over *version*, its working copy empty, its record with *notes*."""
+        fresh = type(self).begin(self.line._replace(base=version), notes)
+        fresh._action, fresh.lease = self._action, self.lease
+        return fresh
+
+    def note(self, key: str, value: str | None) -> None:
+        """Set a note of the working copy's record, or take it out."""
+        notes = {each: said for each, said in self._copy.record.notes.items() if each != key}
+        self._copy.update(notes=notes | ({key: value} if value is not None else {}))
 
     def has_changes(self) -> bool:
         """Whether the tree differs from the last commit (a brand-new volume: whether anything is in it)."""
@@ -287,7 +406,7 @@ class Writer:
             self._lock.close()
             log.warning(
                 "volume %s was committed, but whether anything was written after that cannot be told: %s; %s",
-                self.line.name, error, self._kept(),
+                self.line.name, error, self.kept(),
             )  # fmt: skip
             return
         except BaseException:
@@ -298,7 +417,7 @@ class Writer:
             return
         self._lock.close()
         shown = ", ".join(moved[:_PATHS_SHOWN_MAX]) + (", ..." if len(moved) > _PATHS_SHOWN_MAX else "")
-        log.warning("written to volume %s after its last commit: %s; %s", self.line.name, shown, self._kept())
+        log.warning("written to volume %s after its last commit: %s; %s", self.line.name, shown, self.kept())
 
     def leave(self) -> str | None:
         """Unmount; remove the working copy if it holds nothing new, else keep it and return where it is."""
@@ -312,7 +431,7 @@ class Writer:
             self.discard()
             return None
         self._lock.close()
-        return self._kept()
+        return self.kept()
 
     def _detach(self) -> None:
         try:
@@ -320,7 +439,8 @@ class Writer:
         except BusyError:
             self.unmount(lazy=True)
 
-    def _kept(self) -> str:
+    def kept(self) -> str:
+        """Return a sentence that says where what is not committed is, and how to get at it."""
         return (
             f"what is not committed is kept as working copy {self.work_id}, in {self._copy.upper} "
             f"(volume commit {self.work_id}, or Volume.recover)"
@@ -341,6 +461,10 @@ class Writer:
             self.hand_over()
         elif (kept := self.leave()) is not None:
             log.warning("volume %s was not committed: %s", self.line.name, kept)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _read(locator: str | None, place: Place) -> Version | None:

@@ -14,12 +14,10 @@ Always true:
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Any, Self
 
-from volume_core.errors import CorruptObjectError
-from volume_core.format.digests import hex_digest, verify
+from volume_core.format import checked
 
 FORMAT = "volume-intent/1"  # DO NOT CHANGE: on disk
 
@@ -38,8 +36,7 @@ class Intent:
 
     def to_bytes(self) -> bytes:
         """Return the intent as JSON."""
-        fields = {**dataclasses.asdict(self), "format": FORMAT}
-        return _json({**fields, "digest": hex_digest(_json(fields))})
+        return checked.spell(FORMAT, dataclasses.asdict(self))
 
     @classmethod
     def from_bytes(cls, name: str, data: bytes) -> Self:
@@ -48,18 +45,10 @@ class Intent:
         Raises CorruptObjectError if it is no intent that this release reads: whoever would delete
         must then take it for a living one.
         """
-        try:
-            return cls._decode(name, json.loads(data))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CorruptObjectError(f"{name}: not a {FORMAT} intent ({error})") from error
+        return checked.read(FORMAT, name, data, cls._decode)
 
     @classmethod
-    def _decode(cls, name: str, fields: dict[str, Any]) -> Self:
-        if fields["format"] != FORMAT:
-            raise ValueError(f"its format is {fields['format']!r}; a newer release may read it")
-        expected = fields.pop("digest")
-        verify(name, _json(fields), expected)
-        del fields["format"]
+    def _decode(cls, fields: dict[str, Any]) -> Self:
         fields["versions"] = tuple(fields["versions"])
         intent = cls(**fields)
         if not intent.lifetime_s > 0:  # also raises TypeError where it is no number
@@ -69,7 +58,3 @@ class Intent:
     def is_live(self, modified_ns: int, store_now_ns: int) -> bool:
         """Whether it protects at *store_now_ns*, when the store last saw it written at *modified_ns*."""
         return store_now_ns < modified_ns + self.lifetime_s * 1_000_000_000
-
-
-def _json(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()

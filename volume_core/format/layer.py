@@ -182,6 +182,10 @@ class LayerReader:
         """Return every row of a hard link group."""
         return [_new_row(r) for r in self._all(f"SELECT {_COLUMNS} FROM entry WHERE hardlink = ?", hardlink)]
 
+    def has_links(self) -> bool:
+        """Whether any row is one of a hard link group."""
+        return self._one("SELECT 1 FROM entry WHERE hardlink != 0 LIMIT 1") is not None
+
     def has_xattrs(self) -> bool:
         """Whether any row has extended attributes; reads the whole index where none has."""
         return self._one("SELECT 1 FROM entry WHERE xattrs IS NOT NULL LIMIT 1") is not None

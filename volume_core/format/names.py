@@ -21,6 +21,9 @@ PACKS = "packs/"
 LAYERS = "layers/"
 VERSIONS = "versions/"
 INTENTS = "intents/"
+HEADS = "heads/"
+TAGS = "tags/"
+LEASES = "leases/"
 
 
 def validate_name(name: str, what: str = "volume") -> str:
@@ -51,6 +54,21 @@ def version_name(volume: str, version: str) -> str:
 def intent_name(intent: str) -> str:
     """Return the object name of the intent with that id."""
     return f"{INTENTS}{intent}.json"
+
+
+def head_name(volume: str) -> str:
+    """Return the object name of the head of *volume*."""
+    return f"{HEADS}{volume}.json"
+
+
+def tag_name(volume: str, tag: str) -> str:
+    """Return the object name of that *tag* of *volume*."""
+    return f"{TAGS}{volume}/{tag}.json"
+
+
+def lock_name(volume: str) -> str:
+    """Return the object name of the exclusive lock of *volume*."""
+    return f"{LEASES}{volume}/lock.json"
 
 
 def without_secrets(url: str) -> str:

@@ -2,7 +2,9 @@
 
     {"command": "unmount", "lazy": bool}   -> {}
     {"command": "status"}                  -> {"restarts": int, "broken": str | None, "server": pid | None}
-    an error                               -> {"error": "BusyError" | "MountError", "message": str, "paths": [str]}
+    an error                               -> {"error": KIND, "message": str, "paths": [str]}
+
+KIND is BusyError, PathTakenError or MountError.
 
 Always true: the socket lies in a directory that only its owner may enter; a socket's address holds 107 bytes,
 so it is named through a descriptor of the directory, however long its path.
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from volume_core.errors import BusyError, MountError, VolumeError
+from volume_core.mount.claiming import PathTakenError
 from volume_core.mount.plans import CONTROL
 
 ASK_TIMEOUT_S = 120.0  # an unmount writes back what fuse-overlayfs has in memory
@@ -94,13 +97,16 @@ def error_fields(error: Exception) -> dict[str, Any]:
     """Return *error* as an answer."""
     if isinstance(error, BusyError):
         return {"error": "BusyError", "message": str(error), "paths": error.paths}
-    return {"error": "MountError", "message": str(error), "paths": []}
+    kind = "PathTakenError" if isinstance(error, PathTakenError) else "MountError"
+    return {"error": kind, "message": str(error), "paths": []}
 
 
 def raise_error(answer: dict[str, Any]) -> None:
     """Raise the error that *answer* holds, if it does."""
     if answer.get("error") == "BusyError":
         raise BusyError(answer["message"], answer["paths"])
+    if answer.get("error") == "PathTakenError":
+        raise PathTakenError(answer["message"])
     if "error" in answer:
         raise MountError(answer["message"])
 

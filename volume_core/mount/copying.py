@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from volume_core.domain.changes import Upper
 from volume_core.errors import MountError
 from volume_core.mount import syscalls
-from volume_core.mount.claiming import refuse_occupied
+from volume_core.mount.claiming import PathTakenError, refuse_occupied
 from volume_core.mount.copies import (
     DIALECT,
     LOCK,
@@ -241,7 +241,7 @@ def _claim(request: MountRequest) -> tuple[Path, CopyRecord]:
     copy = request.working_copy
     for other in records(request.state):
         if other.mount_path == path:
-            raise MountError(f"{path}: a copy of volume {other.volume} is there already, or is being made")
+            raise PathTakenError(f"{path}: a copy of volume {other.volume} is there already, or is being made")
     kept_here = copy is not None and copy.record.tree == path and is_hydrated(copy)
     found = kept_here or refuse_occupied(path)
     if not found:

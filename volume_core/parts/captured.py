@@ -143,6 +143,19 @@ def load(path: Path, locator: str | None = None) -> Captured | None:
         return None
 
 
+def version_of(path: Path) -> str | None:
+    """Return what `save` was told of the version in the file at *path*; None where there is none to be trusted."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size - _DIGEST_BYTES
+            if size <= 0 or _digest(file.fileno(), size) != os.pread(file.fileno(), _DIGEST_BYTES, size):
+                return None
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+            return str(db.execute("SELECT locator FROM version").fetchone()[0])
+    except (OSError, sqlite3.DatabaseError, TypeError):
+        return None
+
+
 def _digest(fd: int, size: int) -> bytes:
     with mmap.mmap(fd, size, prot=mmap.PROT_READ) as data, memoryview(data) as view:
         return digest(view)

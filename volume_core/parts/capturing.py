@@ -68,7 +68,7 @@ from volume_core.parts.scanning import (
     unread,
 )
 
-__all__ = ["ROUNDS", "Captured", "capture"]
+__all__ = ["AHEAD_NS", "ROUNDS", "Captured", "capture", "has_signature", "wait_for_writes"]
 
 log = logging.getLogger(__name__)
 
@@ -290,13 +290,13 @@ class _Capture:
                 return None
             raise refuse(path, error) from error
         try:
-            _wait_for_writes(fd)
-            if not _has(fd, signature):
+            wait_for_writes(fd)
+            if not has_signature(fd, signature):
                 return None
             content = self._read(fd, signature.size)
-            return content if _has(fd, signature) else None
+            return content if has_signature(fd, signature) else None
         except OSError as error:
-            if not _has(fd, signature):
+            if not has_signature(fd, signature):
                 return None
             raise refuse(path, error) from error
         finally:
@@ -397,7 +397,7 @@ def _open(directories: Directories, path: bytes) -> int:
         return os.open(name, _READ_FLAGS, dir_fd=at)  # somebody else's file
 
 
-def _wait_for_writes(fd: int) -> None:
+def wait_for_writes(fd: int) -> None:
     """Return when no write(2) that has moved the time stamps already is still copying its data."""
     if sys.platform != "linux":
         return
@@ -411,7 +411,8 @@ def _wait_for_writes(fd: int) -> None:
         os.lseek(fd, 0, os.SEEK_HOLE)
 
 
-def _has(fd: int, signature: Signature) -> bool:
+def has_signature(fd: int, signature: Signature) -> bool:
+    """Whether the open file still has *signature*."""
     status = os.fstat(fd)
     return (
         signature[1:] == (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -4,7 +4,8 @@
     2. packs      the bytes                      nothing names them yet
     3. layers     name the packs                 nothing names them yet
     4. manifest   names the layers               <- the commit point; before it, nothing happened
-    5. the intent is removed
+    5. head       names the manifest             of a named volume: <- its commit point (parts/landing.py)
+    6. the intent is removed
 
 A crash before 4 leaves only objects that nothing names; prune removes them when the intent has
 lapsed.  A crash after 4 leaves a whole version.  There is no state between.  docs/durability.md tells
@@ -34,6 +35,7 @@ from volume_core.format.names import Locator
 from volume_core.parts.capturing import Captured, capture
 from volume_core.parts.dialects import Dialect
 from volume_core.parts.intents import HeldIntent
+from volume_core.parts.landing import Built, Goal, Landed, land
 from volume_core.parts.packing import MAX_UPLOADS, Compression, Packer
 from volume_core.parts.publishing import About, Parent, publish_changes
 from volume_core.storage.protocol import Store
@@ -56,6 +58,10 @@ class CommitRequest:
     (Mounted.settle); `as_version` turns a scan of the tree into the version's terms (Achieved.as_version).
     `torn` are paths known to be torn before they are read (an upper that a crash of the machine left).
     `clock` gives ns since 1970.
+
+    `goal` is the head that the version is to land on, None for a line of its own (parts/landing.py).  With
+    `merged` the parent holds what others did as well, and `parent_view` is what the tree was at that commit.
+    `keep` is called, with a `goal`, before the head names the version: see landing.land.
     """
 
     store: Store
@@ -81,20 +87,25 @@ class CommitRequest:
     allow_torn: bool = False
     torn: tuple[bytes, ...] = ()
     clock: Callable[[], int] = time.time_ns
+    goal: Goal | None = None
+    merged: bool = False
+    keep: Callable[[Captured, str, bool], None] = lambda _captured, _locator, _merged: None
 
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
     """The version the tree now is.  `changed` is False where that is the parent, which then comes back as it was.
 
-    `captured` is for the caller to keep, now that the version exists.  `indexes` are the layers made
-    here, for IndexCache.add: what was just written need not be fetched.
+    `merged`: the version holds what others committed as well, so the tree is not all of it.  `captured` is for
+    the caller to keep, now that the version exists.  `indexes` are the layers made here, for IndexCache.add:
+    what was just written need not be fetched.
     """
 
     manifest: Manifest
     locator: str
     captured: Captured
     changed: bool = True
+    merged: bool = False
     rows: int = 0
     packs_written: int = 0
     objects_written: int = 0
@@ -124,20 +135,53 @@ def commit(request: CommitRequest) -> CommitResult:
         packer.finish()
         captured = captured.sealed(packer.seal)
         delta = delta._replace(rows=[(where, name, packer.seal(entry)) for where, name, entry in delta.rows])
-        about = _about(request, captured)
-        published = publish_changes(
-            request.store, intent, request.volume, delta, _parent(request), about, protected=versions
-        )
-        return CommitResult(
-            published.manifest,
-            published.locator,
-            captured,
-            rows=len(delta.rows),
-            packs_written=packer.packs_written,
-            objects_written=packer.packs_written + published.objects_written,
-            bytes_written=packer.bytes_written + published.bytes_written,
-            indexes=published.indexes,
-        )
+        return _published(request, intent, packer, delta, captured, tuple(dict.fromkeys(versions)))
+
+
+def freeze(request: CommitRequest) -> Changes:
+    """Return what *request*'s tree changes, its new content in packs of the request's store; publish nothing.
+
+    For a store of this machine, from which the changes are taken again.  Raises as commit does.
+    """
+    with Packer(request.store, _known(request), "none", request.max_uploads) as packer:
+        captured = _capture(request, packer)
+        delta = _difference(request, captured)
+        packer.finish()
+        return delta._replace(rows=[(where, name, packer.seal(entry)) for where, name, entry in delta.rows])
+
+
+def _published(
+    request: CommitRequest,
+    intent: HeldIntent,
+    packer: Packer,
+    delta: Changes,
+    captured: Captured,
+    versions: tuple[str, ...],
+) -> CommitResult:
+    """Publish *delta*, sealed, on the request's own line or on the head it is to land on."""
+    about, parent = _about(request, captured), _parent(request)
+    if request.goal is None:
+        published = publish_changes(request.store, intent, request.volume, delta, parent, about, protected=versions)
+        landed = Landed(published.manifest, published.locator, published, merged=False)
+    else:
+        built = Built(parent, request.parent_view, request.merged)
+        landed = land(
+            request.store, intent, request.volume, delta, built, about, request.goal,
+            protected=versions, keep=lambda locator, merged: request.keep(captured, locator, merged),
+        )  # fmt: skip
+    written = landed.published
+    return CommitResult(
+        landed.manifest,
+        landed.locator,
+        captured,
+        changed=True,
+        merged=landed.merged,
+        rows=len(delta.rows),
+        packs_written=packer.packs_written,
+        objects_written=packer.packs_written + (written.objects_written if written else 0),
+        bytes_written=packer.bytes_written + (written.bytes_written if written else 0),
+        indexes=written.indexes if written else (),
+    )
 
 
 def _parent(request: CommitRequest) -> Parent | None:

@@ -17,50 +17,34 @@ Always true:
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from volume_core.domain.changes import Upper
 from volume_core.domain.view import Node, View
 from volume_core.errors import CorruptObjectError
-from volume_core.format.entries import Entry, Extent, Kind, split
+from volume_core.format.entries import Entry, Kind, split
 from volume_core.parts.achieved import Achieved
 from volume_core.parts.captured import Captured
-from volume_core.parts.dialects import belongs_to_tree
+from volume_core.parts.placing import DEVICES, Content, at, get_xattrs, set_xattrs, write_content
 from volume_core.parts.scanning import Item, Signature, now_ns
-from volume_core.parts.trees import DIRECTORY_FLAGS, PATH_PIECE_BYTES, open_below, remove_tree
+from volume_core.parts.trees import DIRECTORY_FLAGS, open_below, remove_tree
 
 log = logging.getLogger(__name__)
 
 BATCH_FILES = 4096  # sorted together by pack: a few MiB of entries
 TASK_FILES = 128
 TASK_BYTES = 8 << 20
-WHOLE_FILE_BYTES = 4 << 20  # up to here a file is read in one piece, else streamed
-BLOCK_BYTES = 4 << 20
 CLOCK_PATIENCE_S = 0.1  # the coarse clock moves at least every 10 ms
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE_BITS = 0o222
-_DEVICES = {Kind.CHAR: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK}
-
-
-class Content(Protocol):
-    """Where the bytes come from: `parts.reading.Reader`.  Called from several threads at once."""
-
-    def read(self, extents: tuple[Extent, ...], offset: int, size: int) -> bytes:
-        """Return *size* bytes from *offset* of what *extents* name."""
-        ...
-
-    def stream(self, extents: tuple[Extent, ...], block_bytes: int) -> Iterator[bytes]:
-        """Yield all that *extents* name, in order, in blocks."""
-        ...
 
 
 class Tree(NamedTuple):
@@ -173,7 +157,7 @@ class _Hydration:
         self._progress = progress or (lambda files, size: None)
         self._is_root = os.geteuid() == 0
         # A new directory with xattrs has inherited them (an ACL, a label): so will all below it.
-        self._inherits = bool(_get_xattrs(root_fd))
+        self._inherits = bool(get_xattrs(root_fd))
         self._items: dict[bytes, Item] = {}
         self._achieved = Achieved()
         self._lock = threading.Lock()
@@ -233,7 +217,7 @@ class _Hydration:
         return None
 
     def _make(self, path: bytes, entry: Entry) -> None:
-        with _at(self._root_fd, path) as (fd, name):
+        with at(self._root_fd, path) as (fd, name):
             if entry.kind is Kind.DIRECTORY:
                 os.mkdir(name, 0o700, dir_fd=fd)
                 self._directories.append((path, entry))
@@ -246,18 +230,18 @@ class _Hydration:
                 return
             self._own(lambda uid, gid: os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False), entry)
             itself = b"/proc/self/fd/%d/%b" % (fd, name)
-            xattrs = _set_xattrs(itself, entry.xattrs)
+            xattrs = set_xattrs(itself, entry.xattrs)
             if entry.kind is not Kind.SYMLINK:
                 os.chmod(name, self._mode(entry), dir_fd=fd)
             os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=fd, follow_symlinks=False)
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             if self._inherits:
-                xattrs = _get_xattrs(itself)
+                xattrs = get_xattrs(itself)
         self._note(path, entry, status, xattrs)
 
     def _make_device(self, fd: int, name: bytes, path: bytes, entry: Entry) -> bool:
         try:
-            os.mknod(name, _DEVICES[entry.kind] | 0o600, entry.rdev, dir_fd=fd)
+            os.mknod(name, DEVICES[entry.kind] | 0o600, entry.rdev, dir_fd=fd)
         except PermissionError:
             log.info("%r is a device, which this user cannot make: left out here, kept in the version", path)
             self._achieved.missing[path] = entry
@@ -271,7 +255,7 @@ class _Hydration:
         for file in files:
             fd = open_below(self._root_fd, file.path, _CREATE)
             try:
-                self._write(fd, file.entry)
+                write_content(fd, file.entry, self._content)
                 xattrs = self._attributes(fd, file.entry)
                 done.append((file, os.fstat(fd), xattrs))
             finally:
@@ -281,27 +265,15 @@ class _Hydration:
                 self._note(file.path, file.entry, status, xattrs)
         self._progress(len(files), sum(file.entry.size for file in files))
 
-    def _write(self, fd: int, entry: Entry) -> None:
-        if not entry.size:
-            return
-        if entry.size <= WHOLE_FILE_BYTES and all(extent.chunk for extent in entry.content):
-            _write_all(fd, self._content.read(entry.content, 0, entry.size), 0)
-            return
-        os.ftruncate(fd, entry.size)
-        for offset, extents in _data_runs(entry.content):
-            position = offset
-            for block in self._content.stream(extents, BLOCK_BYTES):
-                position = _write_all(fd, block, position)
-
     def _attributes(self, fd: int, entry: Entry) -> tuple[tuple[bytes, bytes], ...]:
         """Set all an open file or directory can have but its content; return the xattrs it got."""
         # Owner first: giving a file away clears its set-id bits.  xattrs before the mode: writing
         # them asks for permission to write.  Times last: everything else may move them.
         self._own(lambda uid, gid: os.fchown(fd, uid, gid), entry)
-        xattrs = _set_xattrs(fd, entry.xattrs)
+        xattrs = set_xattrs(fd, entry.xattrs)
         os.fchmod(fd, self._mode(entry))
         os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-        return _get_xattrs(fd) if self._inherits else xattrs
+        return get_xattrs(fd) if self._inherits else xattrs
 
     def _own(self, change: Callable[[int, int], None], entry: Entry) -> None:
         with contextlib.suppress(PermissionError):
@@ -324,10 +296,10 @@ class _Hydration:
             if first in self._achieved.missing:
                 self._achieved.missing[further] = self._achieved.missing[first]
                 continue
-            with _at(self._root_fd, first) as (from_fd, name), _at(self._root_fd, further) as (to_fd, new):
+            with at(self._root_fd, first) as (from_fd, name), at(self._root_fd, further) as (to_fd, new):
                 os.link(name, new, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
         for first in {first for first, _ in self._links if first in self._items}:
-            with _at(self._root_fd, first) as (fd, name):  # each further name has moved its ctime
+            with at(self._root_fd, first) as (fd, name):  # each further name has moved its ctime
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             self._items[first] = _item(self._items[first].entry, status)
         for first, further in self._links:
@@ -397,69 +369,3 @@ def _check_name(node: Node) -> None:
     name = node.name
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         raise CorruptObjectError(f"a layer holds the impossible name {name!r} in {split(node.path)[0]!r}")
-
-
-@contextlib.contextmanager
-def _at(root_fd: int, path: bytes) -> Iterator[tuple[int, bytes]]:
-    """Give (directory descriptor, name) that lead to *path* in one call, however long it is."""
-    if len(path) <= PATH_PIECE_BYTES:
-        yield root_fd, path
-        return
-    directory, name = split(path)
-    fd = open_below(root_fd, directory)
-    try:
-        yield fd, name
-    finally:
-        os.close(fd)
-
-
-def _data_runs(content: Sequence[Extent]) -> Iterator[tuple[int, tuple[Extent, ...]]]:
-    """Yield (offset, extents) of each run of data between holes."""
-    offset = start = 0
-    run: list[Extent] = []
-    for extent in content:
-        if extent.chunk is None and run:
-            yield start, tuple(run)
-            run = []
-        elif extent.chunk is not None:
-            start = start if run else offset
-            run.append(extent)
-        offset += extent.length
-    if run:
-        yield start, tuple(run)
-
-
-def _write_all(fd: int, data: bytes, position: int) -> int:
-    """Write *data* at *position* and return where it ends."""
-    with memoryview(data) as view:
-        written = 0
-        while written < len(data):
-            written += os.pwrite(fd, view[written:], position + written)
-    return position + len(data)
-
-
-def _set_xattrs(target: int | bytes, wanted: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
-    """Set what can be set of an open file, or of a path, itself if it is a symlink; return it."""
-    if not wanted or not hasattr(os, "setxattr"):
-        return ()
-    got = []
-    for name, value in wanted:
-        try:
-            os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
-        except OSError as error:
-            if error.errno not in _XATTR_REFUSED:
-                raise
-        else:
-            got.append((name, value))
-    return tuple(got)
-
-
-def _get_xattrs(target: int | bytes) -> tuple[tuple[bytes, bytes], ...]:
-    if not hasattr(os, "listxattr"):
-        return ()
-    follow = isinstance(target, int)
-    names = sorted(os.fsencode(n) for n in os.listxattr(target, follow_symlinks=follow) if belongs_to_tree(n))
-    return tuple((name, os.getxattr(target, name, follow_symlinks=follow)) for name in names)
-
-
-_XATTR_REFUSED = frozenset((errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSPC, errno.E2BIG, errno.ERANGE))

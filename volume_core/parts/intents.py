@@ -30,6 +30,7 @@ from typing import Self
 from volume_core.errors import ConflictError, NotFoundError, StorageError
 from volume_core.format.intent import Intent
 from volume_core.format.names import intent_name
+from volume_core.parts.renewing import Renewer, awake_and_asleep_s
 from volume_core.storage.probing import ensure_format
 from volume_core.storage.protocol import Store
 
@@ -37,27 +38,12 @@ log = logging.getLogger(__name__)
 
 # How long a crashed commit keeps prune from what it left.
 LIFETIME_S = 1800
-# Renewed six times in a lifetime: five answers in a row may be lost before a running commit fails.
-RENEWALS = 6
 
 
 def iso_utc(time_ns: int) -> str:
     """Return nanoseconds since 1970 as UTC in ISO 8601 with microseconds, ending in "Z"."""
     at = datetime.datetime(1970, 1, 1) + datetime.timedelta(microseconds=time_ns // 1000)
     return at.isoformat(timespec="microseconds") + "Z"
-
-
-def _awake_and_asleep_s() -> float:
-    """A clock that no one sets and that goes on while the machine is suspended."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-def _started(thread: threading.Thread) -> threading.Thread | None:
-    try:
-        thread.start()
-    except RuntimeError:  # the interpreter is ending: such a commit has its one lifetime
-        return None
-    return thread
 
 
 class HeldIntent:
@@ -74,7 +60,7 @@ class HeldIntent:
         versions: Sequence[str] = (),
         *,
         clock: Callable[[], int] = time.time_ns,
-        elapsed_s: Callable[[], float] = _awake_and_asleep_s,
+        elapsed_s: Callable[[], float] = awake_and_asleep_s,
         lifetime_s: int = LIFETIME_S,
     ) -> None:
         now = iso_utc(clock())
@@ -87,8 +73,7 @@ class HeldIntent:
         self._attempted = False
         self._written_s: float | None = None
         self._lost = False
-        self._stop = threading.Event()
-        self._renewer: threading.Thread | None = None
+        self._renewer = Renewer(self._name, lifetime_s, self.renew)
 
     @property
     def name(self) -> str:
@@ -115,7 +100,16 @@ class HeldIntent:
             self._attempted = True
             self._store.put_new(self._name, self._intent.to_bytes())
             self._written_s = before_s
-            self._renewer = _started(threading.Thread(target=self._keep_alive, name="intent", daemon=True))
+            self._renewer.start()
+
+    def include(self, locator: str) -> None:
+        """Name one more version that the commit builds on, before anything relies on it."""
+        with self._lock:
+            if locator in self._intent.versions:
+                return
+            self._intent = dataclasses.replace(self._intent, versions=(*self._intent.versions, locator))
+        if self._written_s is not None:
+            self.renew()
 
     def check(self) -> None:
         """Raise StorageError unless the intent is alive: nothing may be published then."""
@@ -144,17 +138,10 @@ class HeldIntent:
         self._lost = self._lost or self._elapsed_s() - self._written_s >= self._intent.lifetime_s
         return self._lost
 
-    def _keep_alive(self) -> None:
-        while not self._stop.wait(self._intent.lifetime_s / RENEWALS):
-            try:
-                self.renew()
-            except StorageError as error:
-                log.info("intent %s could not be renewed, it is tried again: %s", self._name, error)
-
     def renew(self) -> None:
         """Write the intent again with a new time, unless it has lapsed or is gone."""
         with self._lock:
-            if self._has_lapsed() or self._stop.is_set():
+            if self._has_lapsed() or self._renewer.is_stopped:
                 return
             before_s = self._elapsed_s()
             now = iso_utc(self._clock())
@@ -177,10 +164,7 @@ class HeldIntent:
 
     def remove(self) -> None:
         """Stop renewing and delete the intent, if it was written or may have been."""
-        self._stop.set()
-        if self._renewer is not None:
-            self._renewer.join()
-            self._renewer = None
+        self._renewer.stop()
         if not self._attempted:
             return
         try:

@@ -264,6 +264,26 @@ class Packer:
             position += count
         return found
 
+    def read_stream(self, readinto: Callable[[memoryview], int]) -> tuple[Extent, ...]:
+        """Return where what *readinto* gives, up to its end, will lie.
+
+        *readinto* fills a buffer, or a part of it, and returns how many bytes it gave; 0 is the end.  What it
+        raises is passed on, and nothing of the chunk that it broke off in is kept.
+        """
+        extents: list[Extent] = []
+        with self._lock:
+            self._check()
+            while True:
+                pack = self._open_pack()
+                target = pack.view[pack.position : pack.position + CHUNK_BYTES]
+                count = 0
+                while count < CHUNK_BYTES and (got := readinto(target[count:])):
+                    count += got
+                if count:
+                    extents.append(Extent(count, self._keep(pack, target[:count])))
+                if count < CHUNK_BYTES:
+                    return tuple(extents)
+
     # -- chunks and packs
 
     def _keep(self, pack: _Pack, raw: memoryview) -> ChunkRef:

@@ -260,6 +260,11 @@ else:  # no other system has overlays, and Python knows xattrs on Linux alone
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
 
 
+def own_xattrs(target: int | bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """Return, sorted, the xattrs of an open file, or of a path, that go into versions."""
+    return tuple(sorted((os.fsencode(n), _get_xattr(target, n)) for n in _list_xattrs(target) if belongs_to_tree(n)))
+
+
 class _Scanner:
     def __init__(self, dialect: Dialect, known: Mapping[bytes, Item], distrust: Collection[bytes]) -> None:
         self._dialect = dialect

@@ -50,14 +50,43 @@ def remove_tree(path: Path, *, keep_root: bool = False) -> None:
         os.chmod(path, 0o700)
         root_fd = os.open(path, DIRECTORY_FLAGS)
     try:
-        directories = _remove_files(root_fd)
-        for directory in reversed(directories[1:]):
-            _rmdir_below(root_fd, directory)
+        _empty(root_fd)
     finally:
         os.close(root_fd)
     if not keep_root:
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(path)
+
+
+def remove_below(root_fd: int, path: bytes) -> None:
+    """Delete what lies at *path* (relative, of any length) below *root_fd*, whatever it is, as remove_tree does."""
+    directory, _, name = path.rpartition(b"/")
+    try:
+        parent_fd = open_below(root_fd, directory)
+    except FileNotFoundError:
+        return
+    try:
+        _make_passable(parent_fd, name)
+        try:
+            fd = os.open(name, DIRECTORY_FLAGS, dir_fd=parent_fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.ENOENT, errno.ENXIO):
+                raise
+            _unlink(parent_fd, name)
+            return
+        try:
+            _empty(fd)
+        finally:
+            os.close(fd)
+        os.rmdir(name, dir_fd=parent_fd)
+    finally:
+        os.close(parent_fd)
+
+
+def _empty(root_fd: int) -> None:
+    directories = _remove_files(root_fd)
+    for directory in reversed(directories[1:]):
+        _rmdir_below(root_fd, directory)
 
 
 def _remove_files(root_fd: int) -> list[bytes]:
@@ -91,7 +120,7 @@ def _make_passable(fd: int, name: bytes) -> None:
         return
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
-        if mode & 0o700 != 0o700:
+        if stat_kinds.S_ISDIR(mode) and mode & 0o700 != 0o700:
             with contextlib.suppress(PermissionError):
                 os.chmod(name, 0o700, dir_fd=fd)
 

@@ -3,7 +3,7 @@
     work/<id>/record.json    what it is a working copy of; replaced whole, never rewritten in place
     work/<id>/upper/         the changes (of the copy driver: where its whole tree is kept once unmounted)
     work/<id>/work           overlay's scratch directory
-    work/<id>/captured.sqlite   what the last commit captured
+    work/<id>/captured.sqlite   what the last commit captured; landing.sqlite: while a head is moved to it
     work/<id>/lock           flock: held by whoever may write below this directory
 
     made --locked--> in use --process gone--> left behind --recovered or discarded--> gone
@@ -205,6 +205,11 @@ class WorkingCopy:
     def captured_path(self) -> Path:
         """What the last commit captured."""
         return self.path / "captured.sqlite"
+
+    @property
+    def landing_path(self) -> Path:
+        """What a commit captured whose version a head is being asked to name."""
+        return self.path / "landing.sqlite"
 
     @property
     def same_boot(self) -> bool:
