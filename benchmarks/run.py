@@ -16,9 +16,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import mounts, reading, serving, versions
+from benchmarks import comparing, mounts, reading, serving, versions
 
-PAGES = {"reading": reading.figures, "mounts": mounts.figures, "versions": versions.figures, "serving": serving.figures}
+PAGES = {
+    "reading": reading.figures,
+    "mounts": mounts.figures,
+    "versions": versions.figures,
+    "serving": serving.figures,
+    "comparing": comparing.figures,
+}
 
 
 def main() -> None:

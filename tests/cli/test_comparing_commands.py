@@ -38,7 +38,7 @@ def test_diff_lists_what_turns_one_into_the_other(said, told, put):
     new = put(old, {"a.txt": b"other", "b.txt": b"b", "n": b""}, edit=lambda tree: (tree / "b.txt").chmod(0o600))
     shown = said("diff", old, new)
 
-    assert [["modified", "/a.txt"], ["metadata", "/b.txt", "mode", "0644", "->", "0600"], ["added", "/n"]] == [
+    assert [["modified", "/a.txt"], ["metadata", "/b.txt", "(mode", "0644", "->", "0600)"], ["added", "/n"]] == [
         line for line in lines(shown) if line[1] != "/"
     ]
     found = {each["path"]: each for each in told("diff", old, new)}
@@ -57,8 +57,8 @@ def test_diff_stat_gives_sizes_and_sums(said, put):
     new = put(old, {"a.txt": b"other", "n": b"nn"})
     *_, modified, added, summary = said("diff", "--stat", old, new).splitlines()
 
-    assert ["modified", "/a.txt", "2.0K", "5"] == modified.split()
-    assert ["added", "/n", "-", "2"] == added.split()
+    assert ["modified", "2.0K", "5", "/a.txt"] == modified.split()
+    assert ["added", "-", "2", "/n"] == added.split()
     assert summary.startswith("1 added, 1 modified")
     assert "no difference; 0 -> 0 bytes in them" in said("diff", "--stat", old, old)
 
@@ -104,12 +104,14 @@ def test_a_symlink_is_a_line(said, put):
     assert "+other" in shown
 
 
-def test_names_cannot_move_the_cursor(said, put):
+def test_names_cannot_move_the_cursor(volume, said, put):
     old = said("new", "data")
     new = put(old, {"odd\n\x1b[31m": b"x\n"})
 
     for options in ([], ["--stat"], ["-p"]):
         assert "\x1b" not in said("diff", *options, old, new)
+    other = put(old, {"odd\n\x1b[31m": b"y\n"}, "other")
+    assert "/odd\\n\\x1b[31m (" in volume("merge", new, other, code=4).stderr
 
 
 def test_only_one_way_to_show_it(volume, said):

@@ -184,7 +184,7 @@ def assert_turns_into(before: Stack, after: Stack, rows: list) -> None:
 
 
 @given(stacks(), stacks())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_rows_turn_any_tree_into_any_other(one: Stack, other: Stack):
     before, after = one.view(), other.view()
     rows = rows_between(before, after)
@@ -195,7 +195,7 @@ def test_rows_turn_any_tree_into_any_other(one: Stack, other: Stack):
 
 
 @given(forks())
-@settings(max_examples=120)
+@settings(max_examples=40)
 def test_rows_turn_one_fork_into_the_other(fork: Fork):
     before, after = fork.ours.view(), fork.theirs.view()
     rows = rows_between(before, after, len(fork.ancestor.layers))
@@ -206,7 +206,7 @@ def test_rows_turn_one_fork_into_the_other(fork: Fork):
 
 
 @given(forks())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_the_way_over_the_ancestor_says_where_to_look(fork: Fork):
     before, after = fork.ours.view(), fork.theirs.view()
     shared = len(fork.ancestor.layers)
@@ -218,7 +218,7 @@ def test_the_way_over_the_ancestor_says_where_to_look(fork: Fork):
 
 
 @given(stacks())
-@settings(max_examples=50)
+@settings(max_examples=40)
 def test_equal_trees_differ_in_nothing_whatever_their_stacks(stack: Stack):
     before = stack.view()
     empty = View()

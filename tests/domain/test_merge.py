@@ -7,6 +7,7 @@ import pytest
 from volume_core.domain.merge import Merge, Policy, Reason, merge
 from volume_core.domain.threeway import derived_name
 from volume_core.domain.view import View
+from volume_core.errors import CorruptObjectError
 from volume_core.format.digests import digest
 from volume_core.format.entries import WHITEOUT, ChunkRef, Entry, Extent, Kind, join, split
 from volume_core.testing.stacks import reader_of, shown_tree
@@ -242,6 +243,11 @@ def test_what_does_not_go_together_is_a_conflict_and_the_policy_decides(case):
 
         assert conflicts == [conflict.path for conflict in found.conflicts]
         assert expected == {path: tree[path][0] if path in tree else GONE for path in expected}, policy
+
+
+def test_rows_in_a_directory_that_is_not_there_are_refused():
+    with pytest.raises(CorruptObjectError, match="no directory"):
+        merged({b"nowhere/n": ONE}, {}, Policy.ERROR)
 
 
 def test_a_conflict_says_why():

@@ -45,7 +45,10 @@ def merged(fork: Fork, policy: Policy, rows=None) -> tuple[Merge, dict]:
     rows = changes_of(fork.ours, fork.ancestor) if rows is None else rows
     was = shown_tree(theirs)
     totals = totals_of(was)
-    found = merge(rows, ancestor, theirs, policy, totals=totals, shared=len(fork.ancestor.layers), mark=b"m")
+    shared = len(fork.ancestor.layers)
+    found = merge(rows, ancestor, theirs, policy, totals=totals, shared=shared, mark=b"m")
+    within = theirs.layers[shared:]
+    assert found == merge(rows, ancestor, theirs, policy, totals=totals, within=within, mark=b"m")
     made = View([*theirs.layers, reader_of(found.rows)])
     tree = shown_tree(made)
     assert totals_of(tree) == (found.used_bytes, found.inode_count)
@@ -66,7 +69,7 @@ DECIDING = [Policy.OURS, Policy.THEIRS, Policy.LAST_WRITE_WINS]
 
 
 @given(forks(), st.sampled_from(DECIDING))
-@settings(max_examples=80)
+@settings(max_examples=40)
 def test_a_merge_is_what_the_oracle_says(fork: Fork, policy: Policy):
     rows, other = changes_of(fork.ours, fork.ancestor), changes_of(fork.theirs, fork.ancestor)
     oracle = Oracle(entries(fork.ancestor), side_of(fork.ours, rows), side_of(fork.theirs, other), policy)
@@ -77,7 +80,7 @@ def test_a_merge_is_what_the_oracle_says(fork: Fork, policy: Policy):
 
 
 @given(forks())
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_conflicts_are_what_the_oracle_says_from_either_side(fork: Fork):
     rows, other = changes_of(fork.ours, fork.ancestor), changes_of(fork.theirs, fork.ancestor)
     sides = side_of(fork.ours, rows), side_of(fork.theirs, other)
@@ -116,7 +119,25 @@ def test_merging_with_a_side_that_changed_the_same_is_nothing(policy, fork: Fork
 
 
 @given(forks())
-@settings(max_examples=50)
+@settings(max_examples=25)
+def test_changes_that_go_together_may_come_in_either_order(fork: Fork):
+    found, one = merged(fork, Policy.ERROR)
+    _, other = merged(Fork(fork.ancestor, fork.theirs, fork.ours), Policy.ERROR)
+    ours, theirs, before = entries(fork.ours), entries(fork.theirs), entries(fork.ancestor)
+    # Of a directory that both made, the attributes of the later one are taken.
+    both_made = {
+        path
+        for path in {*ours} & {*theirs}
+        if ours[path].is_directory and not (path in before and before[path].is_directory)
+    }
+
+    if not found.conflicts:
+        assert [*one] == [*other]
+        assert all(one[path][0] == other[path][0] for path in one if path not in both_made)
+
+
+@given(forks())
+@settings(max_examples=25)
 def test_keeping_both_loses_nothing(fork: Fork):
     found, tree = merged(fork, Policy.KEEP_BOTH)
     there = {entry for entry, _ in tree.values()}

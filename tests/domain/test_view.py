@@ -49,6 +49,16 @@ def test_a_view_shows_the_plain_tree(stack: Stack):
 
 @given(stacks())
 @settings(max_examples=40)
+def test_neighbours_together_are_what_each_is_alone(stack: Stack):
+    view = stack.view()
+    nodes = [node for node in view.walk() if not node.is_directory]
+
+    assert [view.entry(node) for node in nodes] == view.entries(nodes)
+    view.close()
+
+
+@given(stacks())
+@settings(max_examples=40)
 def test_every_path_is_found_where_it_is_and_only_there(stack: Stack):
     view = stack.view()
     for path in UNIVERSE[:155] + tuple(stack.tree):

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import assert_type
 
-from volume_core import HistoryEntry, Problem, ROVolume, RWVolume, Status, Volume, mounts
+from volume_core import Difference, HistoryEntry, Problem, ROVolume, RWVolume, Status, Volume, mounts
 
 
 def synchronous(volume: RWVolume, version: ROVolume) -> None:
@@ -47,6 +47,9 @@ async def awaited(volume: RWVolume, version: ROVolume) -> None:
     assert_type(await version.log(limit=3), list[HistoryEntry])
     assert_type(await version.verify(), list[Problem])
     assert_type(await version.unmount(), None)
+    assert_type(await version.diff(version), list[Difference])
+    assert_type(await version.revert(version, message="back"), ROVolume)
+    assert_type(await Volume.merge([version, version], "x", on_conflict="ours"), ROVolume)
     async with volume.mounted(message="x") as path, version.mounted("/x", driver="copy") as other:
         assert_type(path, Path)
         assert_type(other, Path)

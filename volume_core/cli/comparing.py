@@ -48,7 +48,9 @@ def diff(before: Locator, after: Locator, stat: bool, patch: bool, json_: bool) 
             for each in found:
                 _print_patch(each, one, other)
     else:
-        output.columns([(each.kind.value, _shown(each), _what(each)) for each in found])
+        for each in found:
+            what = _what(each)
+            click.echo(f"{each.kind.value:8}  {_shown(each)}{f'  ({what})' if what else ''}")
 
 
 def _shown(found: Difference) -> str:
@@ -80,10 +82,10 @@ def _what(found: Difference) -> str:
 def _print_stat(found: list[Difference]) -> None:
     sizes = [[each.size if each is not None else None for each in (one.before, one.after)] for one in found]
     rows = [
-        (one.kind.value, _shown(one), *("-" if size is None else output.size(size) for size in pair))
+        (one.kind.value, *("-" if size is None else output.size(size) for size in pair), _shown(one))
         for one, pair in zip(found, sizes, strict=True)
     ]
-    output.columns(rows, ("", "path", "before", "after"))
+    output.columns(rows, ("", "before", "after", "path"))
     counts = Counter(each.kind for each in found)
     sums = [sum(pair[side] or 0 for pair in sizes) for side in (0, 1)]
     told = ", ".join(f"{counts[kind]} {kind.value}" for kind in ChangeKind if counts[kind]) or "no difference"

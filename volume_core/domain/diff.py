@@ -15,6 +15,7 @@ Always true of the rows:
 from __future__ import annotations
 
 import enum
+import functools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
@@ -47,8 +48,8 @@ def rows_of(layer: LayerReader) -> Iterator[LayerRow]:
         yield b"", b"", layer.entry(root)
     for path in layer.directories():
         ident = layer.directory(path)
-        for row in layer.rows(ident) if ident is not None else ():
-            yield path, row.name, layer.entry(row)
+        rows = list(layer.rows(ident)) if ident is not None else []
+        yield from ((path, row.name, entry) for row, entry in zip(rows, layer.entries(rows), strict=True))
 
 
 class Places:
@@ -56,18 +57,18 @@ class Places:
 
     def __init__(self, layers: Sequence[LayerReader]) -> None:
         self._layers = layers
-        self._below: dict[bytes, set[bytes]] = defaultdict(set)
-        for layer in layers:
-            for path in layer.directories():
-                self._add(path)
 
-    def _add(self, path: bytes) -> None:
-        while path:
-            directory, name = split(path)
-            if name in self._below[directory]:
-                return
-            self._below[directory].add(name)
-            path = directory
+    @functools.cached_property
+    def _below(self) -> dict[bytes, set[bytes]]:
+        """Of each directory, the names in it at or below which any of the layers has rows in a directory."""
+        below: dict[bytes, set[bytes]] = defaultdict(set)
+        for layer in self._layers:
+            for path in layer.directories():
+                directory, name = split(path)
+                while name and name not in below[directory]:
+                    below[directory].add(name)
+                    directory, name = split(directory)
+        return below
 
     def cuts(self, path: bytes) -> bool:
         """Whether one of the layers removes or replaces what is at *path*, so that everything below can differ."""
@@ -162,21 +163,21 @@ class Comparison:
             self._rows[pair.after.path] = entry._replace(kind=Kind.OPAQUE) if opaque else entry
 
     def _compare_leaves(self, pairs: Iterable[tuple[Node | None, Node]]) -> None:
-        alike = []
+        changed, alike = [], []
         for before, after in pairs:
             if after.row.hardlink or (before is not None and before.row.hardlink):
                 self._linked.append((before, after))
             elif before is None or not _look_alike(before, after):
-                self._rows[after.path] = self._after.entry(after)
+                changed.append(after)
             elif before.number != after.number or after.layer >= self._shared:
                 alike.append((before, after))
-        if not alike:
-            return
-        befores, afters = zip(*alike, strict=True)
-        contents = zip(self._before.extents_of(befores), self._after.extents_of(afters), strict=True)
-        for after, (one, other) in zip(afters, contents, strict=True):
-            if one != other and [*map(identity, one)] != [*map(identity, other)]:
-                self._rows[after.path] = self._after.entry(after)
+        if alike:
+            befores, afters = zip(*alike, strict=True)
+            contents = zip(self._before.extents_of(befores), self._after.extents_of(afters), strict=True)
+            for after, (one, other) in zip(afters, contents, strict=True):
+                if one != other and [*map(identity, one)] != [*map(identity, other)]:
+                    changed.append(after)
+        self._rows.update(zip([node.path for node in changed], self._after.entries(changed), strict=True))
 
 
 def _look_alike(before: Node, after: Node) -> bool:

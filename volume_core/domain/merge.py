@@ -32,6 +32,7 @@ from volume_core.domain.threeway import (
 )
 from volume_core.domain.totals import totals_with
 from volume_core.domain.view import Node, View
+from volume_core.errors import CorruptObjectError
 from volume_core.format.entries import WHITEOUT, Entry, Kind, join, split
 from volume_core.format.layer import LayerReader
 
@@ -174,7 +175,8 @@ class _Merging:
         if theirs is not None and theirs.is_directory:
             self._both_have_directory(task, path, entry, below, theirs)
         elif below is None:
-            assert entry is not None
+            if entry is None:
+                raise CorruptObjectError(f"a delta has rows in {path!r}, which is no directory: run verify")
             self._made(task._replace(path=path, out=out, base=None, theirs=None), entry, base, theirs)
         else:
             self._theirs_removed(task._replace(path=path, out=out, base=below, theirs=None, lost=True), entry, theirs)

@@ -309,6 +309,14 @@ class View:
             return entry._replace(hardlink=node.number if self.link_count(node) > 1 else 0)
         return entry
 
+    def entries(self, nodes: Sequence[Node]) -> list[Entry]:
+        """Return what entry() would of each node, none of which is a directory; cheap for neighbours."""
+        found: dict[int, Entry] = {}
+        for layer in {node.layer for node in nodes}:
+            places = [place for place, node in enumerate(nodes) if node.layer == layer and not node.row.hardlink]
+            found.update(zip(places, self._layers[layer].entries([nodes[place].row for place in places]), strict=True))
+        return [found[place] if place in found else self.entry(node) for place, node in enumerate(nodes)]
+
     def link_count(self, node: Node) -> int:
         """Return how many names of *node* are shown (1 for a directory)."""
         return len(self.links(node)) if node.row.hardlink else 1

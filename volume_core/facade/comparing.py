@@ -126,23 +126,31 @@ class Opened:
         self._stack.callback(layer.close)
         return layer
 
-    def trees(self, before: Version, after: Version) -> Trees:
-        """Return the trees of two versions, to be compared at as few places as can be."""
+    def trees(self, before: Version, after: Version, *, step_by_step: bool = False) -> Trees:
+        """Return the trees of two versions, to be compared at as few places as can be.
+
+        With *step_by_step*, for a merge, what happened on the way from *before* counts, if it can be known: a
+        directory whose files were removed one by one was not replaced.
+        """
         key = str(before.locator), str(after.locator)
         if key not in self._trees:
             self.prepare([before, after])
-            within = self._within(before, after)
             shared = shared_layers(before.manifest, after.manifest)
+            within = self._within(before, after, shared, step_by_step)
             self._trees[key] = Trees(self.view(before), self.view(after), shared, within)
         return self._trees[key]
 
-    def _within(self, before: Version, after: Version) -> tuple[LayerReader, ...] | None:
-        """The deltas on the way from *before* to *after*, where they are less than what the stacks do not share."""
-        shared = shared_layers(before.manifest, after.manifest)
-        rows = sum(ref.rows for version in (before, after) for ref in version.manifest.stack[shared:])
-        if rows <= _ROWS_FEW or before.place.url != after.place.url:
+    def _within(
+        self, before: Version, after: Version, shared: int, step_by_step: bool
+    ) -> tuple[LayerReader, ...] | None:
+        """The deltas on the way from *before* to *after*, where they say more than the layers that are not shared."""
+        stacks = before.manifest.stack, after.manifest.stack
+        rows = sum(ref.rows for stack in stacks for ref in stack[shared:])
+        if before.place.url != after.place.url or shared == min(map(len, stacks)):
             return None
-        deltas = self.ancestry.deltas(before, after, rows // 2)
+        if rows <= _ROWS_FEW and not step_by_step:
+            return None
+        deltas = self.ancestry.deltas(before, after, max(rows // 2, _ROWS_FEW))
         return tuple(self.layers(after, deltas)) if deltas is not None else None
 
 

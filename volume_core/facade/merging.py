@@ -64,13 +64,19 @@ def mark_of(version: Version) -> bytes:
 
 def conflict_error(what: str, conflicts: Sequence[Conflict], advice: str) -> ConflictError:
     """Return the error that tells of *conflicts*; *what* was being done, and *advice* says what to do."""
-    shown = [f"/{path_text(each.path) if each.path else ''} ({each.reason})" for each in conflicts[:_PATHS_SHOWN_MAX]]
+    shown = [f"{_shown(each.path)} ({each.reason})" for each in conflicts[:_PATHS_SHOWN_MAX]]
     more = f", and {len(conflicts) - len(shown)} more" if len(conflicts) > len(shown) else ""
     return ConflictError(
         f"{what}: {len(conflicts)} {'path' if len(conflicts) == 1 else 'paths'} in conflict: {', '.join(shown)}{more}; "
         f"{advice}",
         [os.fsdecode(each.path) for each in conflicts],
     )
+
+
+def _shown(path: bytes) -> str:
+    """A path for a message: no name can end its line."""
+    text = path_text(path) if path else ""
+    return "/" + "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def merged(
@@ -140,7 +146,7 @@ class _Fold:
 
     def _add(self, version: Version, base: Version) -> list[Conflict]:
         """Put what *version* changed since *base* on top of what there is."""
-        trees = self._opened.trees(base, self._tips[0])
+        trees = self._opened.trees(base, self._tips[0], step_by_step=True)
         found = merge(
             self._changes(version, base),
             trees.before,
@@ -168,7 +174,7 @@ class _Fold:
         if manifest.parents[:1] == (str(base.locator),):
             layers = self._opened.layers(version, [manifest.delta]) if manifest.delta else []
             return [row for layer in layers for row in rows_of(layer)]
-        return self._opened.trees(base, version).rows()
+        return self._opened.trees(base, version, step_by_step=True).rows()
 
     def _against_first(self) -> list[LayerRow]:
         if len(self._steps) < 2:

@@ -270,13 +270,20 @@ class LayerReader:
 
     def entry(self, row: Row) -> Entry:
         """Return *row* as a value that stands for itself, its extents included."""
+        return self._entry(row, self.extents(row))
+
+    def entries(self, rows: Sequence[Row]) -> list[Entry]:
+        """Return what entry() would of each row; for neighbours, with one question instead of one for each."""
+        return list(map(self._entry, rows, self.extents_of(rows)))
+
+    def _entry(self, row: Row, extents: tuple[Extent, ...]) -> Entry:
         try:
             kind = Kind(row.kind)
         except ValueError as error:
             raise CorruptObjectError(f"{self.name}: {row.name!r} is of no kind known here ({row.kind})") from error
         return Entry(
             kind, row.mode, row.uid, row.gid, row.mtime_ns, row.size, row.target or b"",
-            row.rdev, row.hardlink, unpack_xattrs(row.xattrs), self.extents(row),
+            row.rdev, row.hardlink, unpack_xattrs(row.xattrs), extents,
         )  # fmt: skip
 
     def close(self) -> None:
