@@ -61,7 +61,9 @@ def batch(store: Store, place: Path, parent: Published | None, seed: int, journa
         session.put_stream(io.BytesIO(b"%d" % seed), b"stream", mode=None, force=True)
         session.edits.copy([b"put/directory0"], b"copy%d" % seed, recursive=True)
         session.edits.remove(b"put/directory1", recursive=True)
-        published = session.commit(About())
+        landed = session.commit(About())
+    assert landed is not None
+    published = landed.published
     assert published is not None
     if before is not None:
         before.view.close()
