@@ -64,11 +64,6 @@ class _Counting:
             self._advance(len(data))
 
 
-def counting(store: Store, advance: Callable[[int], None]) -> Store:
-    """Return *store*, calling *advance* with the size of each pack that it was given."""
-    return cast("Store", _Counting(store, advance))
-
-
 class EditSession:
     """Edits of one version of *volume*, until they are committed or left.  A context manager; used by one thread.
 
@@ -88,7 +83,7 @@ class EditSession:
         advance: Callable[[int], None] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._store = store if advance is None else counting(store, advance)
+        self._store = store if advance is None else cast("Store", _Counting(store, advance))
         self._volume = volume
         self._parent = parent
         self._view = parent.view if parent else View()
