@@ -16,9 +16,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import mounts, reading, serving, versions
+from benchmarks import files, mounts, reading, serving, versions
 
-PAGES = {"reading": reading.figures, "mounts": mounts.figures, "versions": versions.figures, "serving": serving.figures}
+PAGES = {
+    "reading": reading.figures,
+    "mounts": mounts.figures,
+    "versions": versions.figures,
+    "serving": serving.figures,
+    "files": files.figures,
+}
 
 
 def main() -> None:
