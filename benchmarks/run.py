@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import comparing, mounts, reading, serving, versions
+from benchmarks import comparing, files, mounts, reading, serving, versions
 
 PAGES = {
     "reading": reading.figures,
@@ -24,6 +24,7 @@ PAGES = {
     "versions": versions.figures,
     "serving": serving.figures,
     "comparing": comparing.figures,
+    "files": files.figures,
 }
 
 

@@ -61,3 +61,29 @@ def test_a_store_lists_heads(volume, named):
         found["locator"],
         found["has_head"],
     )
+
+
+def test_a_volume_is_deleted_after_asking(volume, named):
+    kept = named.fork_sync("kept").commit_sync(even_if_unchanged=True)
+    asked = volume("rm", "data", code=1, input="n\n")
+    assert "all its versions (1)" in asked.stderr
+    assert "data" in volume("ls").stdout
+    volume("rm", "data", input="y\n")
+
+    assert ["kept"] == [each["name"] for each in json.loads(volume("ls", "--json").stdout)]
+    assert "first" == volume("cat", f"{kept.locator}:/a.txt").stdout
+    assert "no volume 'data'" in volume("rm", "data", "--yes", code=3).stderr
+    volume("rm", "kept", "--yes")
+    assert "say what to remove" in volume("rm", f"{kept.locator}:/", code=2).stderr
+
+
+def test_files_go_to_the_head_of_a_name(volume, named, tmp_path):
+    (tmp_path / "b.txt").write_text("b")
+    locator = volume("put", tmp_path / "b.txt", "data:/d/b.txt").stdout.strip()
+    assert locator == Volume.from_name_sync("data").committed.locator
+    assert "b" == volume("cat", "data:/d/b.txt").stdout
+    volume("cp", "-r", "data:/d", "data:/e")
+    volume("rm", "-r", "data:/d")
+    assert "a.txt\ne\ne/b.txt\n" == volume("ls", "-R", "data").stdout
+    volume("get", "data:/e", tmp_path / "out")
+    assert "b" == (tmp_path / "out" / "b.txt").read_text()

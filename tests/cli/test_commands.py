@@ -103,7 +103,8 @@ def test_cp_keeps_holes_and_links_of_a_file(said, tmp_path):
     ("arguments", "code", "complaint"),
     [
         (["cp", "/etc/hostname", "/tmp/x"], 2, "one of SOURCE and DESTINATION"),
-        (["cp", "LOCATOR:/", "LOCATOR:/"], 2, "one of SOURCE and DESTINATION"),
+        (["cp", "LOCATOR:/", "LOCATOR:/x", "-r"], 1, "into itself"),
+        (["cp", "LOCATOR:/dir", "LOCATOR:/x"], 1, "recursive=True"),
         (["cp", "/no/such", "LOCATOR:/"], 2, "no such file"),
         (["cp", "/etc/hostname", "LOCATOR:/no/such/dir"], 3, "no such directory"),
         (["cp", "LOCATOR:/nope", "/tmp/x"], 3, "no such path"),

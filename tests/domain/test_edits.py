@@ -348,6 +348,20 @@ def test_a_name_that_no_file_can_have_is_refused(edits, path):
         edits.put(path, file(1), force=True)
 
 
+def test_where_the_last_file_went_is_no_shortcut_to_elsewhere(edits):
+    edits.put(b"link/one", file(1))
+    with pytest.raises(ExistsError, match=r"/link/\.: there already"):
+        edits.put(b"link/.", file(1))
+    with pytest.raises(ExistsError):
+        edits.put(b"link/..", file(1), force=True)
+    edits.put(b"link/one", Entry(Kind.SYMLINK, 0o777, target=b"sub"), force=True)
+    assert b"d/sub/two" == edits.put(b"link/one/two", file(1))
+    edits.move(b"d", b"e")
+    edits.put(b"d/three", file(1))
+
+    assert [b"d", b"d/three"] == [spot.path for spot in edits.walk(edits.find(b"d"))]
+
+
 def test_the_root_stays(edits):
     with pytest.raises(VolumeError, match="cannot be removed"):
         edits.remove(b"/", recursive=True)

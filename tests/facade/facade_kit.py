@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from volume_core import ROVolume, RWVolume, Volume
-from volume_core.facade.grafting import copy_in
 from volume_core.parts.state import State
 
 
@@ -78,4 +77,6 @@ def following(
         return writer.committed
     with TemporaryDirectory() as place:
         write(Path(place), change)
-        return ROVolume.of_version(copy_in(version._existing(), Path(place), b"", name=name, advance=lambda _: None))
+        with version.fork_sync(name or version.name).batch_upload_sync(force=True) as batch:
+            batch.put_directory(place, "/")
+        return batch.version

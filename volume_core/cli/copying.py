@@ -1,4 +1,4 @@
-"""cp: files into a new version, or out of one."""
+"""cp: files into a new version, out of one, or from one place of it to another."""
 
 from __future__ import annotations
 
@@ -9,34 +9,50 @@ import click
 
 from volume_core.cli import output
 from volume_core.cli.places import At, parse_at
-from volume_core.cli.versions import as_json, message, record
+from volume_core.cli.transfers import check_sources, upload, writer_of
+from volume_core.cli.versions import as_json, message, print_version
+from volume_core.errors import NoSuchPathError
 from volume_core.facade.browsing import browse
-from volume_core.facade.grafting import copy_in, copy_out, size_of
-from volume_core.facade.heads import announce
-from volume_core.volumes import ROVolume
+from volume_core.facade.grafting import copy_out, size_of
 
 
 @click.command()
 @click.argument("source")
 @click.argument("destination")
-@click.option("--fork", "name", metavar="NAME", help="Copying in: make the new version one of the volume NAME.")
+@click.option("-r", "--recursive", is_flag=True, help="Within a version: copy directories too.")
+@click.option("--fork", "name", metavar="NAME", help="Make the new version one of the volume NAME.")
 @message
 @as_json
-def cp(source: str, destination: str, name: str | None, message: str, json_: bool) -> None:
-    """Copy a file or directory into a version, or out of one.
+def cp(source: str, destination: str, recursive: bool, name: str | None, message: str, json_: bool) -> None:
+    """Copy a file or directory into a version, out of one, or within one.
 
-    One side is LOCATOR:/path.  Copying out makes DESTINATION, or goes into it if it is a directory.
+    One side is VERSION:/path, or both are, of one version.  Copying out makes DESTINATION, or goes into it if it is a
+    directory.
 
-    Copying in makes a new version and prints its locator; what was there stays.  A directory is merged
-    into /path, a file goes into it if it is a directory; SOURCE "-" is stdin.  Nothing is mounted.
+    Copying in, or within, makes a new version and prints its locator; what was there stays, but for files of the same
+    path.  A directory is merged into /path, a file goes into it if it is a directory; SOURCE "-" is stdin.  Within a
+    version no data is moved.  Nothing is mounted.
     """
     here, there = parse_at(source), parse_at(destination)
-    if (here is None) == (there is None):
-        raise click.UsageError("one of SOURCE and DESTINATION must be LOCATOR:/path, the other a local path")
-    if here is not None:
+    if here is not None and there is not None:
+        if here.locator != there.locator:
+            raise click.UsageError("SOURCE and DESTINATION are not of one version: copy out, then in")
+        volume = writer_of(there, name)
+        to = os.fsdecode(there.path) + "/" * destination.endswith("/")
+        made = volume.copy_files_sync([os.fsdecode(here.path)], to, recursive=recursive, message=message)
+        print_version(made, json_)
+    elif here is not None:
         _copy_out(here, Path(destination))
     elif there is not None:
-        _copy_in(Path(source), there, name, message, json_)
+        check_sources([source])
+        volume = writer_of(there, name)
+        above = os.path.dirname(os.fsdecode(there.path))
+        if not volume.exists_sync(above):
+            raise NoSuchPathError(f"/{above}: there is no such directory in {there.locator}")
+        into = destination.endswith("/")
+        print_version(upload(volume, [source], there.path, force=True, message=message, into=into), json_)
+    else:
+        raise click.UsageError("one of SOURCE and DESTINATION must be VERSION:/path, the other a local path")
 
 
 def _copy_out(source: At, destination: Path) -> None:
@@ -48,33 +64,3 @@ def _copy_out(source: At, destination: Path) -> None:
             raise click.UsageError(f"{destination.parent}: there is no such directory to copy into")
         with output.bar(f"copying to {destination}", size_of(browser, start)) as bar:
             copy_out(browser, start, destination, bar.advance)
-
-
-def _copy_in(source: Path, destination: At, name: str | None, message: str, json_: bool) -> None:
-    if os.fspath(source) != "-" and not os.path.lexists(source):
-        raise click.UsageError(f"{source}: there is no such file or directory")
-    with output.bar(f"copying {source}", _size_below(source)) as bar:
-        before = destination.version()
-        made = copy_in(before, source, destination.path, name=name, message=message, advance=bar.advance)
-        bar.finish()
-    volume = ROVolume.of_version(made)
-    if made.locator != before.locator:
-        announce(volume, made)
-    if json_:
-        output.as_json(record(volume))
-    else:
-        click.echo(volume.locator)
-
-
-def _size_below(source: Path) -> int | None:
-    """Return how much is to be read, or None if that is not known."""
-    if not source.is_dir():
-        return source.stat().st_size if source.is_file() else None
-    sizes = 0
-    for where, _, names in os.walk(source):
-        for each in names:
-            try:
-                sizes += os.lstat(os.path.join(where, each)).st_size
-            except OSError:
-                continue
-    return sizes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import stat
 import sys
@@ -14,6 +15,7 @@ import click
 
 from volume_core.cli import output
 from volume_core.cli.places import At, at_argument, ats_argument, parse_at, parse_version
+from volume_core.domain.paths import Pattern, find
 from volume_core.domain.view import Node
 from volume_core.errors import NotFoundError
 from volume_core.facade.browsing import Browser, browse
@@ -37,9 +39,12 @@ _FORMATS = {
 @click.command()
 @click.argument("target", required=False)
 @click.option("-l", "--long", "long_", is_flag=True, help="Modes, owners, sizes and times too.")
+@click.option("-R", "--recursive", is_flag=True, help="All below, by path.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
-def ls(target: str | None, long_: bool, json_: bool) -> None:
+def ls(target: str | None, long_: bool, recursive: bool, json_: bool) -> None:
     """List the volumes of a store, or the files of a version.
+
+    A path may be a pattern, `**` standing for any number of directories: what matches is listed by path.
 
     TARGET is VERSION, VERSION:/path, or a store's URL or directory; without one, the default store.  A bare word is
     a directory if there is one of that name, else a volume.
@@ -54,15 +59,30 @@ def ls(target: str | None, long_: bool, json_: bool) -> None:
         _list_store(target, json_)
         return
     with browse(at.version()) as browser:
-        node = browser.find(at.path)
-        nodes = browser.view.listing(node) if node.is_directory else [node]
+        found = list(_listed(browser, at.path, recursive=recursive))
         if json_:
-            output.as_json([_fields(node, browser.entry(node)) for node in nodes])
+            output.as_json([_fields(node, browser.entry(node)) for _, node in found])
         elif long_:
-            output.columns([_long(browser, node) for node in nodes])
+            output.columns([_long(browser, node, name) for name, node in found])
         else:
-            for node in nodes:
-                click.echo(output.printable(node.name))
+            for name, _ in found:
+                click.echo(output.printable(name))
+
+
+def _listed(browser: Browser, path: bytes, *, recursive: bool) -> Iterator[tuple[bytes, Node]]:
+    """Yield (name to show, node) of what *path* says to list."""
+    start = find(browser.view, path)
+    pattern = Pattern.parse(path) if start is None else None
+    if pattern is not None:
+        yield from pattern.matches(browser.view)
+        return
+    start = browser.find(path)
+    if recursive and start.is_directory:
+        cut = len(start.path) + 1 if start.path else 0
+        yield from ((node.path[cut:], node) for node in itertools.islice(browser.view.walk(start.path), 1, None))
+        return
+    for node in browser.view.listing(start) if start.is_directory else [start]:
+        yield node.name, node
 
 
 def _list_store(target: str | None, json_: bool) -> None:
@@ -96,14 +116,14 @@ def _fields(node: Node, entry: Entry) -> dict[str, Any]:
     return fields | ({"target": output.json_text(entry.target)} if entry.kind is Kind.SYMLINK else {})
 
 
-def _long(browser: Browser, node: Node) -> tuple[str, ...]:
+def _long(browser: Browser, node: Node, name: bytes) -> tuple[str, ...]:
     entry = browser.entry(node)
     mode = stat.filemode(_FORMATS[entry.kind] | entry.mode)
-    return mode, str(entry.uid), str(entry.gid), str(entry.size), _when(entry.mtime_ns), _named(node)
+    return mode, str(entry.uid), str(entry.gid), str(entry.size), _when(entry.mtime_ns), _named(node, name)
 
 
-def _named(node: Node) -> str:
-    name = output.printable(node.name)
+def _named(node: Node, path: bytes) -> str:
+    name = output.printable(path)
     return f"{name} -> {output.printable(node.row.target or b'')}" if node.row.kind == Kind.SYMLINK else name
 
 
@@ -124,7 +144,7 @@ def tree(at: At, level: int | None, sizes: bool, json_: bool) -> None:
         directories = files = 0
         for node, lead in _below(browser, start, level, ""):
             size = f"  [{output.size(node.row.size)}]" if sizes and node.row.kind == Kind.FILE else ""
-            click.echo(f"{lead}{_named(node)}{size}")
+            click.echo(f"{lead}{_named(node, node.name)}{size}")
             directories += node.is_directory
             files += not node.is_directory
         click.echo(f"\n{directories} directories, {files} files")

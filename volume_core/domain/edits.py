@@ -102,6 +102,7 @@ class Edits:
         self._names: dict[bytes, set[bytes]] = defaultdict(set)  # held, by directory
         self._links = 0
         self._groups: dict[int, int] = {}  # number of a view's link group that is held -> its number here
+        self._latest: tuple[bytes, Spot] | None = None  # the directory that was put into last, by its path as given
 
     # -- asking
 
@@ -168,12 +169,17 @@ class Edits:
         """
         self.check_free(path, force=force)
         directory, name = self._placed(path)
-        self._put(directory, name, Upper(entry._replace(hardlink=0)))
+        self._put(directory, name, Upper(entry._replace(hardlink=0) if entry.hardlink else entry))
+        self._latest = split(path)[0], directory
         return join(directory.path, name)
 
     def check_free(self, path: bytes, *, force: bool = False) -> None:
         """Raise what put() would, because of what is at *path*."""
-        there = find(self, path, follow=False)
+        above, name = split(path)
+        if self._latest is not None and self._latest[0] == above and name not in (b"", b".", b".."):
+            there = self.lookup(self._latest[1], name)
+        else:
+            there = find(self, path, follow=False)
         if there is not None and (there.is_directory or not force):
             raise exists([path], is_directory=there.is_directory)
 
@@ -249,7 +255,8 @@ class Edits:
     def _remove(self, spot: Spot) -> None:
         self._drop(spot.path)
         above, name = split(spot.path)
-        directory = self._hold_directory(above)
+        self._hold_directory(above)
+        directory = self.find(above)
         if directory.node is not None and self.view.lookup(directory.node, name) is not None:
             self._hold(spot.path, Upper(WHITEOUT))
         self._touch(above)
@@ -295,7 +302,7 @@ class Edits:
                 raise exists([there.path], is_directory=there.is_directory)
         for spot, copied in copies:
             above, name = split(copied)
-            self._put(self._hold_directory(above), name, Upper(self.entry(spot)._replace(hardlink=0), spot.base_below))
+            self._put(self.find(above), name, Upper(self.entry(spot)._replace(hardlink=0), spot.base_below))
             self._copy_below(spot, copied)
 
     def _copy_below(self, spot: Spot, target: bytes) -> None:
@@ -366,6 +373,8 @@ class Edits:
             raise InvalidNameError(
                 f"{shown(path)!r} cannot name a file: names are 1 to {NAME_BYTES_MAX} bytes without / and NUL"
             )
+        if make and self._latest is not None and (self._latest[0], parts[-1]) == split(path):
+            return self._latest[1], parts[-1]
         above = b"/".join(parts[:-1])
         if make:
             return self._made(above, self._new_directory()), parts[-1]
@@ -412,12 +421,10 @@ class Edits:
         if not is_there:
             self._touch(directory.path)
 
-    def _hold_directory(self, path: bytes) -> Spot:
-        """Hold the directory *path* and its parents as they are; return it."""
+    def _hold_directory(self, path: bytes) -> None:
+        """Hold the directory *path* and its parents as they are."""
         if path in self._held:
-            spot = self._spot(path, self._held[path])
-            assert spot is not None
-            return spot
+            return
         above, spot = b"", self.root
         for name in path.split(b"/"):
             found = self.lookup(spot, name)
@@ -425,7 +432,6 @@ class Edits:
             spot, above = found, join(above, name)
             if above not in self._held:
                 self._hold(above, Upper(self.view.entry(spot._node), spot.base))
-        return spot
 
     def _hold(self, path: bytes, upper: Upper) -> None:
         above, name = split(path)
@@ -435,6 +441,7 @@ class Edits:
 
     def _drop(self, path: bytes) -> None:
         """Hold nothing at and below *path*."""
+        self._latest = None
         for below, _ in list(self._held_below(path)):
             del self._held[below]
             self._names.pop(below, None)
@@ -455,7 +462,8 @@ class Edits:
 
     def _touch(self, path: bytes) -> None:
         held = self._held[path]
-        self._held[path] = held._replace(entry=held.entry._replace(mtime_ns=self._now_ns))
+        if held.entry.mtime_ns != self._now_ns:
+            self._held[path] = held._replace(entry=held.entry._replace(mtime_ns=self._now_ns))
 
     def _new_directory(self) -> Entry:
         return Entry(Kind.DIRECTORY, DIRECTORY_MODE, *self._owner, self._now_ns)

@@ -246,7 +246,14 @@ class Editing:
             parent = Parent(str(before.locator), before.manifest, browser.view) if before else None
             store = volume._place().store()
             self.session = opened.enter_context(
-                EditSession(store, volume.name, parent, max_uploads=max_uploads, advance=advance)
+                EditSession(
+                    store,
+                    volume.name,
+                    parent,
+                    journals=State.default().prepare().uploads,
+                    max_uploads=max_uploads,
+                    advance=advance,
+                )
             )
             self._opened = opened.pop_all()
 

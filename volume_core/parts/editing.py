@@ -8,34 +8,41 @@ Always true:
   1. Nothing is published before `commit`, and nothing after an error: what was uploaded is named by nothing.
   2. A file is read whole under one signature, or BusyError names it; a directory is captured at one instant,
      as a mounted tree is.  What is put from a file object is what it gave.
-  3. The rows are against the parent's view, and every chunk they name lies in a pack that this session's
+  3. What an earlier try has uploaded is not uploaded again (parts/resuming.py), where that is safe.
+  4. The rows are against the parent's view, and every chunk they name lies in a pack that this session's
      intent protects, or in one that the parent needs, which the intent names.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 
-from volume_core.domain.changes import EMPTY_TOTALS, Upper
+from volume_core.domain.changes import EMPTY_TOTALS, Changes, Upper
 from volume_core.domain.edits import Edits, exists
 from volume_core.domain.view import View
 from volume_core.errors import BusyError, InvalidNameError, VolumeError
 from volume_core.format.entries import ChunkRef, Entry, Extent, Kind, join
 from volume_core.format.names import PACKS
+from volume_core.parts import resuming
 from volume_core.parts.capturing import AHEAD_NS, ROUNDS, capture, has_signature, wait_for_writes
 from volume_core.parts.dialects import PLAIN
-from volume_core.parts.intents import HeldIntent
+from volume_core.parts.intents import LIFETIME_S, HeldIntent
 from volume_core.parts.landing import Built, Goal, Landed, land
 from volume_core.parts.packing import MAX_UPLOADS, Packer
 from volume_core.parts.publishing import About, Parent, publish_changes
+from volume_core.parts.resuming import Journal
 from volume_core.parts.scanning import Signature, is_settled, now_ns, own_xattrs, refuse, scan, time_within
 from volume_core.storage.protocol import Store
+
+log = logging.getLogger(__name__)
 
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 FILE_MODE = 0o644
@@ -57,16 +64,12 @@ class _Counting:
             self._advance(len(data))
 
 
-def counting(store: Store, advance: Callable[[int], None]) -> Store:
-    """Return *store*, calling *advance* with the size of each pack that it was given."""
-    return cast("Store", _Counting(store, advance))
-
-
 class EditSession:
     """Edits of one version of *volume*, until they are committed or left.  A context manager; used by one thread.
 
     *parent* is the version they follow, None before the first; `edits` is what may be asked and changed beside
-    what is put here.  *advance* is told, by any thread, how many bytes were uploaded since.
+    what is put here.  *journals* is the directory in which it is noted what is uploaded, for the next try to go on
+    from.  *advance* is told, by any thread, how many bytes were uploaded since, or need not be.
     """
 
     def __init__(
@@ -75,21 +78,75 @@ class EditSession:
         volume: str,
         parent: Parent | None,
         *,
+        journals: Path | None = None,
         max_uploads: int = MAX_UPLOADS,
         advance: Callable[[int], None] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._store = store if advance is None else counting(store, advance)
+        self._store = store if advance is None else cast("Store", _Counting(store, advance))
         self._volume = volume
         self._parent = parent
         self._view = parent.view if parent else View()
         self._clock = clock
         self.edits = Edits(self._view, owner=(os.geteuid(), os.getegid()), now_ns=clock())
-        self._intent = HeldIntent(store, volume, [parent.locator] if parent else [], clock=clock)
-        self._packer = Packer(self._store, self._known, max_uploads=max_uploads, before_upload=self._intent.begin)
+        self._advance = advance
+        self._journals = journals
+        self._journal: Journal | None = None
+        self._journal_lock = threading.Lock()
+        self._is_begun = self._is_done = False
+        self._intent = HeldIntent(
+            store,
+            volume,
+            [parent.locator] if parent else [],
+            clock=clock,
+            lifetime_s=LIFETIME_S if journals is None else resuming.LIFETIME_S,
+        )
+        self._packer = Packer(
+            self._store,
+            self._known,
+            max_uploads=max_uploads,
+            before_upload=self._intent.begin,
+            uploaded=self._uploaded,
+        )
 
     def _known(self, digest: bytes) -> ChunkRef | None:
-        return self._view.chunk(digest) if self._view.layers else None
+        found = self._view.chunk(digest) if self._view.layers else None
+        if found is None and self._journal is not None:
+            found = self._journal.find(self._store, digest)
+            if found is not None and self._advance is not None:
+                self._advance(found.length)
+        return found
+
+    def _begin(self) -> None:
+        """Before the first content: go on from what an earlier try has uploaded."""
+        if self._is_begun:
+            return
+        self._is_begun = True
+        journal = Journal.take(self._journals, self._store.url, self._volume) if self._journals else None
+        if journal is None:
+            return
+        try:
+            taken = self._intent.take_over(journal.intent)
+        except BaseException:
+            journal.close()
+            raise
+        if taken:
+            self._journal = journal
+        else:
+            log.info("the upload noted in %s broke off too long ago to go on from it", journal.path)
+            journal.discard()
+
+    def _uploaded(self, pack: bytes, chunks: Sequence[ChunkRef]) -> None:
+        """Note it; that this cannot be done is no reason to fail."""
+        if self._journals is None:
+            return
+        with self._journal_lock:
+            try:
+                if self._journal is None:
+                    self._journal = Journal.create(self._journals, self._store.url, self._volume, self._intent.id)
+                self._journal.add(pack, chunks)
+            except OSError as error:
+                log.info("what was uploaded could not be noted in %s: %s", self._journals, error)
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +156,19 @@ class EditSession:
     ) -> None:
         try:
             self._packer.close()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """Leave journal and intent to the next try, if there is anything in them for it; else remove both."""
+        journal, self._journal = self._journal, None
+        if journal is not None and not self._is_done:
+            journal.close()
+            self._intent.leave()
+            return
+        try:
+            if journal is not None:
+                journal.discard()
         finally:
             self._intent.remove()
 
@@ -113,6 +183,7 @@ class EditSession:
         local = os.fsencode(source)
         target = join(path.rstrip(b"/"), os.path.basename(local)) if path.endswith(b"/") else path
         self.edits.check_free(target, force=force)
+        self._begin()
         try:
             fd = os.open(local, _READ_FLAGS)
         except OSError as error:
@@ -128,6 +199,7 @@ class EditSession:
         if path.endswith(b"/"):
             raise InvalidNameError(f"{os.fsdecode(path)}: what comes from a file object needs a name")
         self.edits.check_free(path, force=force)
+        self._begin()
         content = self._packer.read_stream(_reader_of(source))
         entry = Entry(
             Kind.FILE,
@@ -155,6 +227,7 @@ class EditSession:
         if self.edits.resolve(path) is not None:
             seen = {below: Upper(item.entry) for below, item in scan(root, PLAIN).items.items()}
             self._check_tree(path, seen, force=force)
+        self._begin()
         tree = capture(root, PLAIN, self._packer.read, _no_base).upper
         self.edits.put_tree(path, tree, force=force)
 
@@ -172,6 +245,7 @@ class EditSession:
         }
         tree = {b"": Upper(seen[b""].entry), **tree}
         self._check_tree(path, tree, force=force)
+        self._begin()
         for below, (entry, _) in tree.items():
             if entry.kind is not Kind.FILE:
                 continue
@@ -225,11 +299,16 @@ class EditSession:
         if parent is not None:
             totals = parent.manifest.used_bytes, parent.manifest.inode_count
         delta = self.edits.changes(totals)
-        if not delta.rows and parent is not None:
-            return None
-        self._packer.finish()
-        rows = [(directory, name, self._packer.seal(entry)) for directory, name, entry in delta.rows]
-        delta = delta._replace(rows=rows)
+        landed = None
+        if delta.rows or parent is None:
+            self._packer.finish()
+            rows = [(directory, name, self._packer.seal(entry)) for directory, name, entry in delta.rows]
+            landed = self._publish(delta._replace(rows=rows), about, goal)
+        self._is_done = True
+        return landed
+
+    def _publish(self, delta: Changes, about: About, goal: Goal | None) -> Landed:
+        parent = self._parent
         if goal is None:
             published = publish_changes(self._store, self._intent, self._volume, delta, parent, about)
             return Landed(published.manifest, published.locator, published, merged=False)

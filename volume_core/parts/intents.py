@@ -12,6 +12,7 @@ Always true:
   4. remove() never raises StorageError: what it cannot remove lapses by itself.
 
       unwritten --begin--> alive --renewed--> alive --remove--> gone
+                             |                  +--leave--> alive --take_over, by another process--> alive
                              +---- not renewed in time, or deleted ----> lost
 """
 
@@ -27,7 +28,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from volume_core.errors import ConflictError, NotFoundError, StorageError
+from volume_core.errors import ConflictError, CorruptObjectError, NotFoundError, StorageError
 from volume_core.format.intent import Intent
 from volume_core.format.names import intent_name
 from volume_core.parts.renewing import Renewer, awake_and_asleep_s
@@ -80,6 +81,11 @@ class HeldIntent:
         """The intent's object name."""
         return self._name
 
+    @property
+    def id(self) -> str:
+        """The intent's id."""
+        return self._intent.id
+
     def __enter__(self) -> Self:
         return self
 
@@ -110,6 +116,48 @@ class HeldIntent:
             self._intent = dataclasses.replace(self._intent, versions=(*self._intent.versions, locator))
         if self._written_s is not None:
             self.renew()
+
+    def take_over(self, intent_id: str) -> bool:
+        """Go on as the intent *intent_id*, whose process is gone, if it is alive and has been since it began.
+
+        Then everything that was written under it is protected as if this commit had written it.  False where that
+        is not certain: this intent, which is written by then, is a new one.  To be called before anything else is
+        written.  Raises StorageError as the store does.
+
+        Why it is certain: our own intent is written first, and tells what time it is by the store's clock; by that
+        clock the other one was alive; and it is written again before, by a clock that goes on while this machine
+        sleeps, what was left of its life has passed.
+        """
+        before_s = self._elapsed_s()
+        self.begin()
+        now_ns = self._store.info(self._name).modified_ns
+        name = intent_name(intent_id)
+        try:
+            found = self._store.get(name)
+            other = Intent.from_bytes(name, found)
+            left_s = (self._store.info(name).modified_ns - now_ns) / 1e9 + other.lifetime_s
+        except (NotFoundError, CorruptObjectError):
+            return False
+        with self._lock:
+            mine, asked_s = self._name, self._elapsed_s()
+            taken = dataclasses.replace(
+                other,
+                volume=self._intent.volume,
+                lifetime_s=self._intent.lifetime_s,  # by which it is renewed
+                versions=tuple(dict.fromkeys((*self._intent.versions, *other.versions))),
+                renewed_at=iso_utc(self._clock()),
+                write=other.write + 1,
+            )
+            try:
+                self._write_again(name, found, taken.to_bytes())
+            except (ConflictError, NotFoundError):
+                return False
+            if self._elapsed_s() - before_s >= left_s:
+                self._delete(name)
+                return False
+            self._intent, self._name, self._written_s = taken, name, asked_s
+        self._delete(mine)
+        return True
 
     def check(self) -> None:
         """Raise StorageError unless the intent is alive: nothing may be published then."""
@@ -156,18 +204,26 @@ class HeldIntent:
     def _replace(self, data: bytes) -> None:
         # A plain put would bring back an intent that somebody deleted.  What is there is ours, if perhaps
         # of a renewal whose answer was lost: nobody else ever writes it.
-        found = self._store.get(self._name)
+        self._write_again(self._name, self._store.get(self._name), data)
+
+    def _write_again(self, name: str, found: bytes, data: bytes) -> None:
         if self._store.honours_conditions:
-            self._store.swap(self._name, found, data)
+            self._store.swap(name, found, data)
         else:
-            self._store.put(self._name, data)
+            self._store.put(name, data)
+
+    def leave(self) -> None:
+        """Stop renewing, and leave the intent to whoever takes it over before it lapses."""
+        self._renewer.stop()
 
     def remove(self) -> None:
         """Stop renewing and delete the intent, if it was written or may have been."""
-        self._renewer.stop()
-        if not self._attempted:
-            return
+        self.leave()
+        if self._attempted:
+            self._delete(self._name)
+
+    def _delete(self, name: str) -> None:
         try:
-            self._store.delete(self._name)
+            self._store.delete(name)
         except StorageError as error:
-            log.info("intent %s could not be removed, it lapses by itself: %s", self._name, error)
+            log.info("intent %s could not be removed, it lapses by itself: %s", name, error)

@@ -27,7 +27,7 @@ import functools
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
@@ -165,7 +165,8 @@ class Packer:
 
     *known* finds chunks that are in the store already and stay there (those of the base and the
     parent); it is called from within read(), by one thread at a time.  *before_upload* is called, by
-    an upload's thread, before each pack.  read() may be called from several threads: one goes on.
+    an upload's thread, before each pack, and *uploaded* after it with the pack's digest and its chunks (whose
+    own `pack` is empty).  read() may be called from several threads: one goes on.
     """
 
     def __init__(
@@ -175,11 +176,13 @@ class Packer:
         compression: Compression = "auto",
         max_uploads: int = MAX_UPLOADS,
         before_upload: Callable[[], None] = lambda: None,
+        uploaded: Callable[[bytes, Sequence[ChunkRef]], None] = lambda _pack, _chunks: None,
     ) -> None:
         local = store.local_root is not None
         self._store = store
         self._known = known
         self._before_upload = before_upload
+        self._uploaded = uploaded
         self._compression: Compression = "none" if compression == "auto" and local else compression
         bound = LOCAL_UPLOADS if local else IN_FLIGHT_BYTES // BUFFER_BYTES - 1
         uploads = max(1, min(max_uploads, bound))
@@ -349,6 +352,7 @@ class Packer:
             name = digest(data)
             self._before_upload()
             self._store.put_new(pack_name(name.hex()), data)
+            self._uploaded(name, pack.chunks)
         except BaseException as error:
             self._failure = self._failure or error
             raise

@@ -5,6 +5,7 @@
     work/<id>/               one working copy: the only place where uncommitted work lies
     mounts/<id>/             one live mount: sockets, records and the view's mount point
     copies/<id>/             one tree made by the copy driver: its record
+    uploads/<volume>-<id>    what a batch has uploaded so far: removed when it is committed
 
 Always true: everything but `cache` is readable by its owner alone, since files keep the modes they
 have in their volumes; two States with one root see the same working copies and mounts, whatever
@@ -83,6 +84,11 @@ class State:
         return self.root / "copies"
 
     @property
+    def uploads(self) -> Path:
+        """One journal per batch that is being uploaded, or was not finished."""
+        return self.root / "uploads"
+
+    @property
     def store(self) -> Path:
         """Where the default store is."""
         return self.root / "store"
@@ -98,6 +104,15 @@ class State:
         Raises OSError where the root cannot be made.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for directory in (self.store, self.cache, self.layers, self.packs, self.work, self.mounts, self.copies):
+        for directory in (
+            self.store,
+            self.cache,
+            self.layers,
+            self.packs,
+            self.work,
+            self.mounts,
+            self.copies,
+            self.uploads,
+        ):
             directory.mkdir(mode=0o700, exist_ok=True)
         return self
