@@ -46,6 +46,11 @@ class Staged:
         self._path = making.rename(root / name)
 
     @property
+    def path(self) -> Path:
+        """The directory that the copy is."""
+        return self._path
+
+    @property
     def url(self) -> str:
         """The URL under which any process of this user opens the copy."""
         return normalize(str(self._path))

@@ -21,9 +21,11 @@ Always true:
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import itertools
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
@@ -33,13 +35,14 @@ R = TypeVar("R")
 SUFFIX = "_sync"
 
 
-async def in_thread(function: Callable[[], R]) -> R:
-    """Return what *function* returns, called in a thread while the event loop goes on.
+async def in_thread(function: Callable[[], R], threads: Executor | None = None) -> R:
+    """Return what *function* returns, called in a thread (the loop's, or one of *threads*) while the loop goes on.
 
     A cancelled caller waits for the function to end, then is cancelled: `function` cannot be
     stopped half-way, and whoever undoes its work must not run beside it.
     """
-    work = asyncio.ensure_future(asyncio.to_thread(function))
+    call = functools.partial(contextvars.copy_context().run, function)
+    work = asyncio.get_running_loop().run_in_executor(threads, call)
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
         try:

@@ -1,0 +1,114 @@
+"""Versions that were opened to read: by any number of threads, looked up once.
+
+Always true:
+
+  1. What a head is, is looked up when it is first asked for, and again after it was forgotten: all reads between
+     are of one version, whatever is committed meanwhile.
+  2. A version is opened once and used by all; those used longest ago are closed, when nobody reads them.
+  3. In a forked child nothing that the parent has open is used: versions are opened anew.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, MutableMapping
+
+from volume_core.facade.browsing import Browsers
+from volume_core.facade.releasing import release_with
+from volume_core.facade.versions import Place, Version, read_version
+from volume_core.format.names import Locator
+from volume_core.fs.addresses import Address
+from volume_core.fs.naming import find_version
+from volume_core.parts.forking import renew_after_fork
+from volume_core.plugins.manager import plugins
+from volume_core.storage.opening import store_url
+
+# An opened version is a few descriptors and, once it was looked into, some megabytes of SQLite's pages.
+_OPENED_MAX = 32
+
+
+class Versions:
+    """The versions that one file system reads.  Every method may be called from several threads at once.
+
+    *bucket* and *region* say where the volumes of URLs without a store are, as Volume.new has them; *heads*
+    remembers which version each head is, for as long as it likes.
+    """
+
+    def __init__(self, bucket: str | None, region: str | None, heads: MutableMapping[str, Version | Locator]) -> None:
+        self._bucket = bucket
+        self._region = region
+        self._heads = heads
+        self._lock = threading.RLock()
+        self._places: dict[str | None, Place] = {}
+        self._fixed: dict[Address, Version] = {}
+        self._opened: OrderedDict[str, tuple[Browsers, Callable[[], None]]] = OrderedDict()
+        renew_after_fork(self)
+
+    def _renew_after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._opened = OrderedDict()
+
+    def place(self, address: Address) -> Place:
+        """Return the store that *address* lies in."""
+        with self._lock:
+            place = self._places.get(address.store)
+            if place is None:
+                url = address.store or self._default()
+                place = self._places[address.store] = Place(url, None if address.store else self._region)
+            return place
+
+    def at(self, address: Address, *, anew: bool = False) -> Browsers:
+        """Return the version that *address* lies in, opened; with *anew* its head is looked up again.
+
+        Raises NotFoundError if there is none.
+        """
+        with self._lock:
+            version = self._version(address, anew=anew)
+            key = str(version.locator)
+            found = self._opened.pop(key, None)
+            if found is None:
+                opened = Browsers(version, version.place, key)
+                found = opened, release_with(self, opened)
+            self._opened[key] = found
+            if len(self._opened) > _OPENED_MAX:
+                oldest, keep = self._opened.popitem(last=False)[1]
+                keep()
+                oldest.close()
+            return found[0]
+
+    def forget(self, address: Address | None = None) -> None:
+        """Look up anew, at the next use, what the head of *address*'s volume is, or what all heads are."""
+        with self._lock:
+            if address is None:
+                self._heads.clear()
+            else:
+                self._heads.pop(self._key(address), None)
+
+    def moved(self, address: Address, locator: Locator) -> None:
+        """The head of *address*'s volume is the version at *locator*: this file system has just made it."""
+        with self._lock:
+            self._heads[self._key(address)] = locator
+
+    def _version(self, address: Address, *, anew: bool) -> Version:
+        if address.ref:
+            fixed = address._replace(path=b"")
+            found = self._fixed.get(fixed)
+            if found is None:
+                found = self._fixed[fixed] = find_version(self.place(address), address.volume, address.ref)
+            return found
+        key = self._key(address)
+        head = None if anew else self._heads.get(key)
+        if isinstance(head, Version):
+            return head
+        place = self.place(address)
+        found = read_version(head, place) if head is not None else find_version(place, address.volume, "")
+        self._heads[key] = found
+        return found
+
+    def _key(self, address: Address) -> str:
+        return f"{self.place(address).url}/{address.volume}"
+
+    def _default(self) -> str:
+        is_url = self._bucket is not None and "://" in self._bucket
+        return store_url(None, self._bucket, "" if is_url else plugins().default_bucket())
