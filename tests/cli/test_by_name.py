@@ -74,7 +74,6 @@ def test_a_volume_is_deleted_after_asking(volume, named):
     assert "first" == volume("cat", f"{kept.locator}:/a.txt").stdout
     assert "no volume 'data'" in volume("rm", "data", "--yes", code=3).stderr
     volume("rm", "kept", "--yes")
-    assert "say what to remove" in volume("rm", f"{kept.locator}:/", code=2).stderr
 
 
 def test_files_go_to_the_head_of_a_name(volume, named, tmp_path):

@@ -140,7 +140,7 @@ def test_ls_lists_all_below_and_patterns(said, told, locator):
         (["put", "/etc/hostname", "LOCATOR:/hello.txt/x"], 11, "is no directory"),
         (["get", "LOCATOR:/nope"], 3, "no such path"),
         (["get", "LOCATOR:/hello.txt", "/no/such/dir/x"], 2, "no such directory"),
-        (["rm", "nope"], 2, "VERSION:/PATH"),
+        (["rm", "nope"], 3, "no volume 'nope'"),
         (["ls", "LOCATOR:/no*"], 0, ""),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from volume_core import BusyError, ConflictError, StorageError, Volume
 from volume_core.facade.browsing import browse
 from volume_core.format.entries import Kind
+from volume_core.parts.leases import HeldLease
 from volume_core.storage.memory import MemoryStore
 from volume_core.testing.faulty import Crashed, FaultyStore
 from volume_core.testing.strict import StrictStore
@@ -164,12 +165,10 @@ def test_no_disk_for_what_was_captured_fails_a_merged_commit_before_it_lands(sto
 def test_a_lock_that_is_lost_stops_a_commit_before_the_head(store):
     volume = prepared("shared", merged=False)
     before = head()
+    lease = volume._handle.held.lease = HeldLease(store, "shared").acquire()
+    lease._lost = True  # as if this process had been stopped for longer than it lives
 
-    def lost():
-        raise ConflictError("the lock was lost")
-
-    volume._handle.held.guard = lost
-    with pytest.raises(ConflictError, match="lock was lost"):
+    with pytest.raises(ConflictError, match=r"the lock of 'shared' in .* was lost"):
         volume.commit_sync("mine")
     assert before == head()
     assert 1 == len(list(store.names("versions/shared/")))

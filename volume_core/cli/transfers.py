@@ -161,8 +161,6 @@ def rm(target: str, recursive: bool, yes: bool, message: str, json_: bool) -> No
     if at is None:
         _delete(target, yes)
         return
-    if not at.path:
-        raise click.UsageError(f"{target!r}: say what to remove as VERSION:/PATH, or delete a volume by its NAME alone")
     print_version(writer_of(at).remove_file_sync(os.fsdecode(at.path), recursive=recursive, message=message), json_)
 
 

@@ -25,7 +25,7 @@ from volume_core.facade.reloading import reload
 from volume_core.facade.twins import awaitable, awaitable_of_class, in_thread
 from volume_core.facade.versions import Place, Version, read_version
 from volume_core.facade.writers import Writer
-from volume_core.format.names import TAGS, VERSIONS, Locator, head_name, validate_name
+from volume_core.format.names import TAGS, VERSIONS, Locator, head_name, lock_name, validate_name
 from volume_core.parts.landing import LANDING_POLICIES, LandingPolicy
 from volume_core.parts.leases import HeldLease
 from volume_core.parts.resolving import resolve
@@ -151,7 +151,7 @@ def delete(name: str, place: Place) -> None:
     head = [info.name for info in store.names(head_name(name))]
     if not (manifests or tags or head):
         raise NotFoundError(f"there is no volume {name!r} in {place.url}")
-    for each in (*head, *tags, *manifests):
+    for each in (*head, *tags, *manifests, lock_name(name)):
         store.delete(each)
 
 
