@@ -245,6 +245,17 @@ def test_what_does_not_go_together_is_a_conflict_and_the_policy_decides(case):
         assert expected == {path: tree[path][0] if path in tree else GONE for path in expected}, policy
 
 
+def test_without_layers_to_look_at_a_directory_with_another_file_is_not_taken_for_another_directory():
+    base = {b"d": DIRECTORY, b"d/tmp": ONE}
+    ancestor = View([reader_of(layer(base))])
+    theirs = View([reader_of(layer({b"d": DIRECTORY, b"d/final": ONE}))])
+    found = merge(layer({b"d/n": TWO}), ancestor, theirs, Policy.ERROR, totals=(0, 0))
+
+    assert ([], [(b"d", b"n", TWO)]) == (found.conflicts, found.rows)
+    found = merge(layer({b"d": WHITEOUT}), ancestor, theirs, Policy.ERROR, totals=(0, 0))
+    assert [b"d/final"] == [conflict.path for conflict in found.conflicts]
+
+
 def test_rows_in_a_directory_that_is_not_there_are_refused():
     with pytest.raises(CorruptObjectError, match="no directory"):
         merged({b"nowhere/n": ONE}, {}, Policy.ERROR)

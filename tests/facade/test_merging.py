@@ -157,11 +157,11 @@ def test_a_directory_emptied_file_by_file_was_not_replaced_though_stacks_were_co
     with writer.mounted_sync(driver="kernel") as path:
         for each in (path / "d").iterdir():
             each.unlink()
-    emptied = writer.committed
+    emptied = following(writer.committed, {"a": "b"})
     filled = following(base, {"d/three": "3"}, "filled")
 
-    assert {"a": "a", "d/three": "3"} == contents(Volume.merge_sync([emptied, filled]))
-    assert {"a": "a", "d/three": "3"} == contents(Volume.merge_sync([filled, emptied]))
+    assert {"a": "b", "d/three": "3"} == contents(Volume.merge_sync([emptied, filled]))
+    assert {"a": "b", "d/three": "3"} == contents(Volume.merge_sync([filled, emptied]))
 
 
 def test_a_merge_that_changes_nothing_of_the_first_still_names_both():

@@ -111,9 +111,9 @@ class Comparison:
         self._rows: dict[bytes, Entry] = {}
         self._linked: list[tuple[Node | None, Node]] = []
 
-    def cuts(self, path: bytes) -> bool:
-        """Whether everything below *path* can differ because of what happened at *path* itself."""
-        return self._places is None or self._places.cuts(path)
+    def is_cut(self, path: bytes) -> bool:
+        """Whether a layer is known that removes or replaces what is at *path*."""
+        return self._places is not None and self._places.cuts(path)
 
     def directories(self, before: Node, after: Node) -> list[LayerRow]:
         """Compare two directories at one path, with all that is below them; return the rows, sorted.
@@ -121,10 +121,10 @@ class Comparison:
         Where hard links lead out of the directory, so may rows.
         """
         above = after.path
-        whole = self.cuts(above)
+        whole = self._places is None or self.is_cut(above)
         while above and not whole:
             above = split(above)[0]
-            whole = self.cuts(above)
+            whole = self.is_cut(above)
         self._rows, self._linked = {}, []
         pairs = [_Pair(before, after, whole)]
         while pairs:

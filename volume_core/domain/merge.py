@@ -72,8 +72,10 @@ def merge(
     """Return what *ours*, the sorted rows of a side against *ancestor*, changes on top of *theirs*.
 
     *totals* are (used_bytes, inode_count) of *theirs*; *shared* and *within* say where *ancestor* and
-    *theirs* can differ, as rows_between has them.  *mark* (no "/" or NUL) is part of the names that
-    Policy.KEEP_BOTH gives to files of ours: `name.conflict-<mark>.txt`.
+    *theirs* can differ, as rows_between has them.  Without them all that ours removed is compared, and it
+    cannot be told that theirs replaced a directory by another: what ours put into it goes into that one.
+    *mark* (no "/" or NUL) is part of the names that Policy.KEEP_BOTH gives to files of ours:
+    `name.conflict-<mark>.txt`.
     """
     comparison = Comparison(ancestor, theirs, shared, within)
     found = _Merging(ours, ancestor, theirs, policy, comparison, mark)
@@ -184,7 +186,7 @@ class _Merging:
     def _both_have_directory(
         self, task: _Task, path: bytes, entry: Entry | None, base: Node | None, theirs: Node
     ) -> None:
-        cut = task.cut or (base is not None and self._comparison.cuts(path))
+        cut = task.cut or (base is not None and self._comparison.is_cut(path))
         below: Node | None = theirs
         if entry is not None:
             before, there = base and self._ancestor.entry(base), self._theirs.entry(theirs)

@@ -21,7 +21,7 @@ from volume_core.facade.heads import announce
 from volume_core.facade.twins import awaitable
 from volume_core.facade.versions import Version
 from volume_core.format.layer import LayerReader
-from volume_core.format.manifest import LayerRef, Manifest
+from volume_core.format.manifest import LayerRef, shared_layers
 from volume_core.format.names import Locator
 from volume_core.parts.indexes import IndexCache, build_index, open_index, open_layer, open_view
 from volume_core.parts.intents import HeldIntent
@@ -67,16 +67,6 @@ class Trees(NamedTuple):
     def rows(self) -> list[LayerRow]:
         """Return what turns the first into the second."""
         return rows_between(self.before, self.after, self.shared, within=self.within)
-
-
-def shared_layers(one: Manifest, other: Manifest) -> int:
-    """Return how many of the oldest layers of two stacks are the same."""
-    count = 0
-    for mine, theirs in zip(one.stack, other.stack, strict=False):
-        if mine.index_digest != theirs.index_digest:
-            break
-        count += 1
-    return count
 
 
 class Opened:
@@ -135,7 +125,7 @@ class Opened:
         key = str(before.locator), str(after.locator)
         if key not in self._trees:
             self.prepare([before, after])
-            shared = shared_layers(before.manifest, after.manifest)
+            shared = shared_layers(before.manifest.stack, after.manifest.stack)
             within = self._within(before, after, shared, step_by_step)
             self._trees[key] = Trees(self.view(before), self.view(after), shared, within)
         return self._trees[key]

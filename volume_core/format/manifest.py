@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -126,6 +127,16 @@ class Manifest:
             numbers += [layer.size_bytes, layer.index_bytes, layer.rows]
         if not all(type(text) is str for text in texts) or not all(type(n) is int and n >= 0 for n in numbers):
             raise ValueError("a field is not of its type")
+
+
+def shared_layers(one: Sequence[LayerRef], other: Sequence[LayerRef]) -> int:
+    """Return how many of the oldest layers of two stacks are the same."""
+    count = 0
+    for mine, theirs in zip(one, other, strict=False):
+        if mine.index_digest != theirs.index_digest:
+            break
+        count += 1
+    return count
 
 
 def _layer(fields: dict[str, Any]) -> LayerRef:
