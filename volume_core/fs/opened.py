@@ -40,13 +40,14 @@ class Versions:
         self._region = region
         self._heads = heads
         self._lock = threading.RLock()
+        self.committing = threading.Lock()  # held by who commits to a head: commits of one instance need no merging
         self._places: dict[str | None, Place] = {}
         self._fixed: dict[Address, Version] = {}
         self._opened: OrderedDict[str, tuple[Browsers, Callable[[], None]]] = OrderedDict()
         renew_after_fork(self)
 
     def _renew_after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock, self.committing = threading.RLock(), threading.Lock()
         self._opened = OrderedDict()
 
     def place(self, address: Address) -> Place:

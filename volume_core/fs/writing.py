@@ -14,7 +14,6 @@ import contextlib
 import contextvars
 import errno
 import os
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from glob import has_magic
 from typing import Any, cast
@@ -76,10 +75,6 @@ class Writing(Looking):
     def __init__(self, bucket: str | None = None, region: str | None = None, **options: Any) -> None:
         self._message = options.pop("message", None)
         super().__init__(bucket, region, **options)
-        self._committing = threading.Lock()
-
-    def _renew_after_fork(self) -> None:
-        self._committing = threading.Lock()
 
     # Steps, drafts and commits.
 
@@ -104,8 +99,8 @@ class Writing(Looking):
                     self._commit(parse(root), draft.steps, draft.creates)
 
     def _commit(self, address: Address, todo: list[Step], creates: bool) -> None:
-        message = self._message or f"{len(todo)} changes through {PROTOCOL}://"
-        with self._committing:
+        message = self._message or f"written through {PROTOCOL}://"
+        with self._versions.committing:
             volume = to_write(self._versions.place(address), address.volume, create=creates)
             with contextlib.closing(volume.begin_editing()) as editing:
                 for step in todo:
