@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from volume_core.domain.merge import Policy, merge
 from volume_core.errors import NotFoundError, VolumeError
 from volume_core.facade.versions import Version
+from volume_core.format.manifest import shared_layers
 from volume_core.parts.indexes import open_view
 from volume_core.parts.landing import conflict
 from volume_core.parts.reading import Reader
@@ -69,12 +70,13 @@ def _over(writer: Writer, newer: Version, path: Path) -> Writer:
         view = open_view(writer.index_cache().fetch(store, newer.manifest.stack))
         opened.callback(view.close)
         local = LocalStore(frozen)
-        delta, tree = opened.enter_context(writer.frozen(local))
+        delta, tree, stack = opened.enter_context(writer.frozen(local))
         rows: list[Row] = []
         if delta.rows:
             policy = writer.line.policy or "error"
             totals = newer.manifest.used_bytes, newer.manifest.inode_count
-            merged = merge(delta.rows, tree, view, Policy(policy), totals=totals)
+            shared = shared_layers(stack, newer.manifest.stack)
+            merged = merge(delta.rows, tree, view, Policy(policy), totals=totals, shared=shared)
             if merged.conflicts and policy == "error":
                 raise conflict(writer.line.name, str(newer.locator), [each.path for each in merged.conflicts])
             rows = merged.rows

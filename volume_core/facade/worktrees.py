@@ -19,7 +19,7 @@ from volume_core.domain.view import View
 from volume_core.errors import VolumeError
 from volume_core.facade.version_terms import Translation, translation
 from volume_core.facade.versions import Place, Version
-from volume_core.format.manifest import Action
+from volume_core.format.manifest import Action, LayerRef
 from volume_core.format.names import Locator
 from volume_core.mount.request import Mounted
 from volume_core.parts.captured import load, save, version_of
@@ -152,10 +152,12 @@ class WorkTree:
         return [each for each in found if self.parent is None or each[0] != str(self.parent.locator)]
 
     @contextlib.contextmanager
-    def frozen(self, into: Store) -> Iterator[tuple[Changes, View]]:
-        """Give what is not committed, its content in packs of *into*, and the tree that it is relative to."""
+    def frozen(self, into: Store) -> Iterator[tuple[Changes, View, tuple[LayerRef, ...]]]:
+        """Give what is not committed, its content in packs of *into*, the tree that it is relative to, and the layers
+        with which that begins.
+        """
         with self._request(self.place.store(), Terms()) as request:
-            yield freeze(replace(request, store=into)), request.parent_view
+            yield freeze(replace(request, store=into)), request.parent_view, request.stack
 
     def differs(self) -> bool:
         """Whether a commit would make a version; of a brand-new volume: whether anything is in the tree."""
@@ -204,6 +206,7 @@ class WorkTree:
             base_view = self._view(opened, self.base)
             as_version = translation(self.copy, base_view)
             previous = self._captured()
+            shown = self.base if self.merged else self.parent
             if self.merged:
                 parent_view = self._own_view(opened, base_view, previous, as_version)
             else:
@@ -232,6 +235,7 @@ class WorkTree:
                 torn=(b".",) if terms.torn else (),
                 goal=goal if goal is None or terms.policy is None else replace(goal, policy=terms.policy),
                 merged=self.merged,
+                stack=shown.manifest.stack if shown else (),
                 keep=self._keep,
             )
 

@@ -42,7 +42,7 @@ from volume_core.facade.surveying import is_detached, live_mount_of
 from volume_core.facade.version_terms import SQUASH
 from volume_core.facade.versions import Place, Version, read_version
 from volume_core.facade.worktrees import Outcome, Terms, WorkTree, sparing
-from volume_core.format.manifest import Action
+from volume_core.format.manifest import Action, LayerRef
 from volume_core.format.names import Locator
 from volume_core.parts import workcopies
 from volume_core.parts.indexes import IndexCache, open_view
@@ -360,8 +360,8 @@ class Writer:
                 self.work_id, self.line.name, found,
             )  # fmt: skip
 
-    def frozen(self, into: Store) -> AbstractContextManager[tuple[Changes, View]]:
-        """Give what is not committed, its content in packs of *into*, and the tree that it is relative to."""
+    def frozen(self, into: Store) -> AbstractContextManager[tuple[Changes, View, tuple[LayerRef, ...]]]:
+        """Give what is not committed, as WorkTree.frozen does."""
         return self._tree().frozen(into)
 
     def successor(self, version: Version, notes: Mapping[str, str]) -> Writer:

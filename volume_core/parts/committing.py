@@ -61,6 +61,7 @@ class CommitRequest:
 
     `goal` is the head that the version is to land on, None for a line of its own (parts/landing.py).  With
     `merged` the parent holds what others did as well, and `parent_view` is what the tree was at that commit.
+    `stack` are the layers with which `parent_view` begins.
     `keep` is called, with a `goal`, before the head names the version: see landing.land.
     """
 
@@ -89,6 +90,7 @@ class CommitRequest:
     clock: Callable[[], int] = time.time_ns
     goal: Goal | None = None
     merged: bool = False
+    stack: tuple[LayerRef, ...] = ()
     keep: Callable[[Captured, str, bool], None] = lambda _captured, _locator, _merged: None
 
 
@@ -164,7 +166,7 @@ def _published(
         published = publish_changes(request.store, intent, request.volume, delta, parent, about, protected=versions)
         landed = Landed(published.manifest, published.locator, published, merged=False)
     else:
-        built = Built(parent, request.parent_view, request.merged)
+        built = Built(parent, request.parent_view, request.merged, request.stack)
         landed = land(
             request.store, intent, request.volume, delta, built, about, request.goal,
             protected=versions, keep=lambda locator, merged: request.keep(captured, locator, merged),

@@ -313,7 +313,7 @@ class EditSession:
             published = publish_changes(self._store, self._intent, self._volume, delta, parent, about)
             return Landed(published.manifest, published.locator, published, merged=False)
         protected = (parent.locator,) if parent else ()
-        built = Built(parent, self._view)
+        built = Built(parent, self._view, stack=parent.manifest.stack if parent else ())
         return land(self._store, self._intent, self._volume, delta, built, about, goal, protected=protected)
 
 

@@ -38,7 +38,7 @@ from volume_core.domain.merge import Policy, merge
 from volume_core.domain.view import View
 from volume_core.errors import ConflictError, NotFoundError, StorageError
 from volume_core.format.head import Head
-from volume_core.format.manifest import Manifest
+from volume_core.format.manifest import LayerRef, Manifest, shared_layers
 from volume_core.format.names import INTENTS, Locator, version_name
 from volume_core.parts.heads import move_head, read_head
 from volume_core.parts.intents import HeldIntent
@@ -79,12 +79,13 @@ class Built(NamedTuple):
 
     `parent` is the version that this writer landed last, or began with; None before the first.  `tree` is what
     the rows are relative to: the parent's tree, or, where that version holds what others did (`merged`), this
-    writer's own part of it.
+    writer's own part of it.  `stack` are the layers, oldest first, with which `tree` begins.
     """
 
     parent: Parent | None
     tree: View
     merged: bool = False
+    stack: tuple[LayerRef, ...] = ()
 
 
 class Landed(NamedTuple):
@@ -215,6 +216,7 @@ class _Landing:
         merged = merge(
             self._delta.rows, built.tree, theirs.view, Policy(self._goal.policy),
             totals=(theirs.manifest.used_bytes, theirs.manifest.inode_count),
+            shared=shared_layers(built.stack, theirs.manifest.stack),
             mark=self._intent.name.removeprefix(INTENTS)[:_MARK_CHARACTERS].encode(),
         )  # fmt: skip
         if merged.conflicts and self._goal.policy == "error":
