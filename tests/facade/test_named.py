@@ -12,6 +12,7 @@ from facade_kit import committed, contents, objects, working_copies, write
 
 from volume_core import (
     ConflictError,
+    ExistsError,
     InvalidNameError,
     NotFoundError,
     ROVolume,
@@ -331,6 +332,19 @@ def test_a_batch_that_conflicts_publishes_nothing(shared):
     ):
         mine.put_file(io.BytesIO(b"mine"), "a.txt")
     assert batch.version == head()
+
+
+def test_a_batch_without_force_does_not_replace_what_another_has_just_made(shared):
+    one, other = shared(), shared()
+    with other.batch_upload_sync() as batch:
+        batch.put_file(io.BytesIO(b"theirs"), "new.txt")
+    with pytest.raises(ExistsError) as caught, one.batch_upload_sync() as mine:
+        mine.put_file(io.BytesIO(b"mine"), "new.txt")
+    assert ("new.txt",) == caught.value.paths
+    assert batch.version == head()
+    with one.batch_upload_sync(force=True) as mine:
+        mine.put_file(io.BytesIO(b"mine"), "new.txt")
+    assert "mine" == contents(head())["new.txt"]
 
 
 def test_a_first_batch_makes_the_volume():

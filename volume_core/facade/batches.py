@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from volume_core.domain.edits import Edits
-from volume_core.errors import BusyError, ConflictError, VolumeError
+from volume_core.errors import BusyError, ConflictError, ExistsError, VolumeError
 from volume_core.facade.browsing import Browsers
 from volume_core.facade.handles import HandledRecord
 from volume_core.facade.mounts import StrPath
@@ -33,7 +33,7 @@ from volume_core.facade.writers import Writer
 from volume_core.format.names import Locator
 from volume_core.parts.editing import EditSession
 from volume_core.parts.indexes import IndexCache, open_view
-from volume_core.parts.landing import Goal
+from volume_core.parts.landing import Goal, LandingPolicy
 from volume_core.parts.packing import MAX_UPLOADS
 from volume_core.parts.publishing import About, Parent
 from volume_core.parts.state import State
@@ -118,14 +118,22 @@ class WritesFiles(HandledRecord):
     ) -> Iterator[Batch]:
         """Make a batch of changes for the length of a `with` statement; commit it as one version when that ends well.
 
-        Files that exist are an ExistsError that names them, unless *force*.  *advance* is called, by any thread, with
+        Files that exist, or that another writer of the name has made or changed meanwhile, are an ExistsError that
+        names them, unless *force*.  *advance* is called, by any thread, with
         the number of bytes that were done since.  Raises BusyError if this handle is mounted.
         """
         batch = Batch(force=force)
         yield batch
-        with self._editing(message, max_uploads=max_uploads, advance=advance) as editing:
-            for step in batch._steps:
-                step(editing.session)
+        try:
+            policy: LandingPolicy | None = None if force else "error"
+            with self._editing(message, max_uploads=max_uploads, advance=advance, policy=policy) as editing:
+                for step in batch._steps:
+                    step(editing.session)
+        except ConflictError as error:
+            if force or not error.paths or self._handle.policy == "error":
+                raise
+            # Whoever did not ask to replace files does not replace those that another has just made either.
+            raise ExistsError(str(error), error.paths) from error
         batch._version = editing.version
 
     batch_upload = awaitable_context(batch_upload_sync)
@@ -169,17 +177,27 @@ class WritesFiles(HandledRecord):
 
     @contextmanager
     def _editing(
-        self, message: str = "", *, max_uploads: int = MAX_UPLOADS, advance: Advance | None = None
+        self,
+        message: str = "",
+        *,
+        max_uploads: int = MAX_UPLOADS,
+        advance: Advance | None = None,
+        policy: LandingPolicy | None = None,
     ) -> Iterator[Editing]:
-        """Edit the last commit for the length of a `with` statement; commit when it ends well."""
+        """Edit the last commit for the length of a `with` statement; commit when it ends well.
+
+        *policy* goes before the handle's where others have changed the same paths.
+        """
         with (
             self._handle.lock,
             contextlib.closing(self.begin_editing(max_uploads=max_uploads, advance=advance)) as editing,
         ):
             yield editing
-            editing.commit(message)
+            editing.commit(message, policy)
 
-    def _commit_editing(self, before: Version | None, session: EditSession, message: str) -> ROVolume:
+    def _commit_editing(
+        self, before: Version | None, session: EditSession, message: str, policy: LandingPolicy | None
+    ) -> ROVolume:
         with self._handle.lock:
             self._check_not_mounted()
             if self._version() != before:
@@ -193,7 +211,7 @@ class WritesFiles(HandledRecord):
                 metadata_store_type=self.metadata_store_type,
             )
             indexes = IndexCache(State.default().prepare().cache)
-            landed = session.commit(about, self._goal(indexes))
+            landed = session.commit(about, self._goal(indexes, policy))
             if landed is None:
                 assert before is not None
                 return self._of_version(before)
@@ -202,11 +220,11 @@ class WritesFiles(HandledRecord):
             version = Version(Locator.parse(landed.locator), landed.manifest, self._place())
             return self._now_at(version, is_new=landed.published is not None)
 
-    def _goal(self, indexes: IndexCache) -> Goal | None:
-        policy, store = self._handle.policy, self._place().store()
-        if policy is None:
+    def _goal(self, indexes: IndexCache, policy: LandingPolicy | None) -> Goal | None:
+        own, store = self._handle.policy, self._place().store()
+        if own is None:
             return None
-        return Goal(open_view=lambda manifest: open_view(indexes.fetch(store, manifest.stack)), policy=policy)
+        return Goal(open_view=lambda manifest: open_view(indexes.fetch(store, manifest.stack)), policy=policy or own)
 
     def _now_at(self, version: Version, *, is_new: bool) -> ROVolume:
         """Move this handle to *version*.  Only the public classes know how, and they say so."""
@@ -257,13 +275,14 @@ class Editing:
             )
             self._opened = opened.pop_all()
 
-    def commit(self, message: str = "") -> ROVolume:
+    def commit(self, message: str = "", policy: LandingPolicy | None = None) -> ROVolume:
         """Publish the edits as one version and return it; where they change nothing, the version before.
 
-        Raises ConflictError if the handle has committed anything else meanwhile.
+        *policy* goes before the handle's where others have changed the same paths of a named volume.  Raises
+        ConflictError if the handle has committed anything else meanwhile.
         """
         try:
-            self._version = self._volume._commit_editing(self._before, self.session, message)
+            self._version = self._volume._commit_editing(self._before, self.session, message, policy)
         finally:
             self.close()
         return self._version
