@@ -90,3 +90,24 @@ def test_work_stays_when_the_store_fails_for_good(bucket):
     assert {"a": "1"} == read(path)
     assert volume.status_sync().changed
     volume.abandon_sync()
+
+
+@pytest.mark.s3
+def test_files_of_a_bucket_whose_requests_fail_now_and_then(bucket, tmp_path):
+    files = {f"d/{number:03}": f"{number}\n" * number for number in range(100)} | {"big": "x" * 9_000_000}
+    write(tmp_path / "source", files)
+    volume = Volume.new("data", bucket)
+    with volume.batch_upload_sync() as batch:
+        batch.put_directory(tmp_path / "source", "/")
+    volume.copy_files_sync(["d"], "e", recursive=True)
+    volume.remove_file_sync("d/000")
+    shutil.rmtree(State.default().cache)
+    again = Volume.from_locator_sync(volume.locator)
+    found = {entry.path: b"".join(again.read_file_sync(entry.path)).decode() for entry in again.iterdir_sync("**/*")
+             if entry.is_file()}  # fmt: skip
+
+    expected = files | {name.replace("d/", "e/"): text for name, text in files.items()}
+    del expected["d/000"]
+    assert expected == found
+    assert b"x" * 10 == b"".join(again.read_file_sync("big", offset=8_999_990))
+    assert [] == again.verify_sync()

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from facade_kit import contents, write
+from facade_kit import contents, read, write
 
 from volume_core import Volume
 from volume_core.parts.state import State
@@ -72,3 +72,26 @@ def test_what_a_user_did_not_touch_keeps_its_owner(driver, open_directory):
     assert (1000, 1001) == (found[b"y"].uid, found[b"y"].gid)
     assert (0, 0, NOBODY) == (found[b""].uid, found[b"d"].uid, found[b"new"].uid)
     assert State.default().root != open_directory / "state"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_user_puts_and_gets_files_and_directories_that_may_not_be_written(open_directory):
+    write(open_directory / "tree", {"a/b/c": "new", "a/d": "new"})
+    write(open_directory / "out" / "tree", {"a/old": "old"})
+    for each in [open_directory, *open_directory.rglob("*")]:
+        os.chown(each, NOBODY, NOBODY)
+    for each in ("tree/a/b", "tree/a"):
+        (open_directory / each).chmod(0o555)
+    environment = os.environ | {"VOLUME_STATE_DIR": str(open_directory / "state"), "HOME": str(open_directory)}
+
+    def run(*arguments: object) -> str:
+        command = as_nobody([sys.executable, "-m", "volume_core.cli", *map(str, arguments)])
+        return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+    locator = run("put", open_directory / "tree", f"{run('new', 'mine')}:/tree")
+    run("get", "--force", f"{locator}:/tree", open_directory / "out")
+    out = open_directory / "out" / "tree"
+
+    assert {"a/b/c": "new", "a/d": "new", "a/old": "old"} == read(out)
+    assert [0o555, 0o555] == [(out / each).stat().st_mode & 0o777 for each in ("a", "a/b")]
+    assert {NOBODY} == {entry.uid for entry in Volume.from_locator_sync(locator).iterdir_sync("/")}

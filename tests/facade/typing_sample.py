@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import assert_type
 
-from volume_core import Difference, HistoryEntry, Problem, ROVolume, RWVolume, Status, Volume, mounts
+from volume_core import (
+    Difference,
+    FileEntry,
+    FileEntryType,
+    HistoryEntry,
+    Problem,
+    ROVolume,
+    RWVolume,
+    Status,
+    Volume,
+    mounts,
+)
 
 
 def synchronous(volume: RWVolume, version: ROVolume) -> None:
@@ -31,6 +43,27 @@ def synchronous(volume: RWVolume, version: ROVolume) -> None:
     with volume.mounted_sync(message="x") as path, version.mounted_sync("/x") as other:
         assert_type(path, Path)
         assert_type(other, Path)
+
+
+def files(volume: RWVolume, version: ROVolume) -> None:
+    assert_type(version.listdir_sync("/"), list[FileEntry])
+    assert_type(version.iterdir_sync("/"), Iterator[FileEntry])
+    assert_type(version.read_file_sync("/x", offset=1), Iterator[bytes])
+    assert_type(volume.stat_sync("/x").type, FileEntryType)
+    assert_type(volume.copy_files_sync(["a"], "b", recursive=True), ROVolume)
+    with volume.batch_upload_sync(force=True) as batch:
+        assert_type(batch.version, ROVolume)
+
+
+async def awaited_files(volume: RWVolume, version: ROVolume) -> None:
+    assert_type(await version.listdir("/"), list[FileEntry])
+    assert_type(version.iterdir("/"), AsyncGenerator[FileEntry, None])
+    async for block in version.read_file("/x"):
+        assert_type(block, bytes)
+    assert_type(await volume.remove_file("a", recursive=True), ROVolume)
+    async with volume.batch_upload() as batch:
+        assert_type(batch.version, ROVolume)
+    version.remove_file_sync("a")  # type: ignore[attr-defined]  # a version does not change
 
 
 async def awaited(volume: RWVolume, version: ROVolume) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,18 @@ def test_a_damaged_record_ends_the_journal(tmp_path, store):
     journal.path.write_bytes(data)
 
     assert Journal.take(tmp_path, URL, "volume").find(store, chunk(0).digest) is None
+
+
+def test_what_nobody_can_go_on_from_is_removed(tmp_path):
+    old, held, young = (Journal.create(tmp_path, URL, name, "i" * 32) for name in ("old", "held", "young"))
+    old.close()
+    young.close()
+    for each in (old, held):
+        os.utime(each.path, (0, 0))
+
+    assert Journal.take(tmp_path, URL, "another") is None
+    assert {held.path, young.path} == set(tmp_path.iterdir())
+    held.close()
 
 
 # -- the intent

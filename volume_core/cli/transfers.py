@@ -129,20 +129,45 @@ def download(browser: Browser, start: Node, local: Path, *, force: bool) -> None
 
 
 def _merge(fresh: Path, target: Path) -> None:
-    """Move what *fresh* is to *target*; directories that are there are kept, and files in them replaced."""
-    if not fresh.is_dir() or fresh.is_symlink():
-        if target.is_dir() and not target.is_symlink():
-            raise ExistsError(f"{target} is a directory: remove it first", [os.fspath(target)])
-        os.replace(fresh, target)
-        return
-    if not os.path.lexists(target):
-        os.rename(fresh, target)
-        return
-    if not target.is_dir():
-        raise ExistsError(f"{target} is no directory: remove it first", [os.fspath(target)])
-    for child in sorted(fresh.iterdir()):
-        _merge(child, target / child.name)
-    shutil.copystat(fresh, target)
+    """Move what *fresh* is to *target*; directories that are there are kept, and files in them replaced.
+
+    Raises ExistsError, before anything is moved, where one is a directory and the other is not.
+    """
+    moves: list[tuple[Path, Path]] = []
+    merged: list[tuple[Path, Path]] = []
+    waiting = [(fresh, target)]
+    while waiting:
+        source, there = waiting.pop()
+        if not os.path.lexists(there):
+            moves.append((source, there))
+        elif _is_real_directory(source) != _is_real_directory(there):
+            what = "is a directory" if _is_real_directory(there) else "is no directory"
+            raise ExistsError(f"{there} {what}: remove it first", [os.fspath(there)])
+        elif _is_real_directory(source):
+            merged.append((source, there))
+            waiting.extend((child, there / child.name) for child in source.iterdir())
+        else:
+            moves.append((source, there))
+    for source, there in moves:
+        _move(source, there)
+    for source, there in reversed(merged):
+        shutil.copystat(source, there)
+
+
+def _is_real_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _move(source: Path, there: Path) -> None:
+    """Rename *source*; a directory that may not be written, or lies in one, is no hindrance to its owner."""
+    modes = {each: each.stat() for each in (source.parent, source) if _is_real_directory(each)}
+    for each, status in modes.items():
+        each.chmod(status.st_mode | 0o700)
+    os.replace(source, there)
+    for each, status in modes.items():
+        found = there if each == source else each
+        os.utime(found, ns=(status.st_atime_ns, status.st_mtime_ns))
+        found.chmod(status.st_mode)
 
 
 @click.command()

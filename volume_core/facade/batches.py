@@ -138,7 +138,7 @@ class WritesFiles(HandledRecord):
 
     batch_upload = awaitable_context(batch_upload_sync)
 
-    def remove_file_sync(self, path: StrPath, *, recursive: bool = False, message: str = "") -> ROVolume:
+    def remove_file_sync(self, path: StrPath, recursive: bool = False, *, message: str = "") -> ROVolume:
         """Remove the file *path*, or with *recursive* a directory with all that is in it, and commit that.
 
         Returns the version.  Raises NoSuchPathError, VolumeError for a directory without *recursive*.
@@ -150,7 +150,7 @@ class WritesFiles(HandledRecord):
     remove_file = awaitable(remove_file_sync)
 
     def copy_files_sync(
-        self, src_paths: Sequence[StrPath], dst_path: StrPath, *, recursive: bool = False, message: str = ""
+        self, src_paths: Sequence[StrPath], dst_path: StrPath, recursive: bool = False, *, message: str = ""
     ) -> ROVolume:
         """Copy files within the volume as cp does; commit and return the version.  No data is moved.
 

@@ -19,12 +19,14 @@ Always true:
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
 import os
 import struct
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,6 +42,8 @@ log = logging.getLogger(__name__)
 
 # How long after the last renewal an upload can be taken up again; so long, too, what it left is kept from prune.
 LIFETIME_S = 4 * 3600
+# An upload writes to its journal at every pack; one that is not being written for so long has no intent any more.
+_OLD_S = 10 * LIFETIME_S
 _FORMAT = "upload-journal/1"
 _RECORD = struct.Struct("<I8s")  # length of the payload, beginning of its digest
 _CHUNK = struct.Struct(f"<{DIGEST_BYTES}sIIIB")  # digest, offset, length, raw_length, codec
@@ -74,7 +78,11 @@ class Journal:
 
     @classmethod
     def take(cls, directory: Path, store_url: str, volume: str) -> Self | None:
-        """Return the journal that an upload to *volume* in that store left behind, locked; None if there is none."""
+        """Return the journal that an upload to *volume* in that store left behind, locked; None if there is none.
+
+        Journals, of whatever volume, that are too old for anyone to go on from are removed.
+        """
+        _sweep(directory)
         for path in sorted(directory.glob(f"{volume}-*")):
             try:
                 fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
@@ -143,6 +151,17 @@ class Journal:
         """Remove the journal."""
         self.path.unlink(missing_ok=True)
         self.close()
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what was not written for longer than its intent can have lived, whoever made it."""
+    for path in directory.iterdir():
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            if path.stat().st_mtime > time.time() - _OLD_S:
+                continue
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def _is_there(store: Store, pack: bytes) -> bool:
