@@ -207,6 +207,35 @@ def test_threads_look_into_one_handle_at_once(version):
     assert BIG == results[0][1]
 
 
+def test_looking_goes_on_while_the_handle_commits_and_closes():
+    volume = Volume.new("line")
+    with volume.batch_upload_sync() as batch:
+        batch.put_file(io.BytesIO(BIG), "big")
+    failures: list[Exception] = []
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            try:
+                assert "big" in paths(volume.listdir_sync())
+                assert BIG[7:9] == b"".join(volume.read_file_sync("big", offset=7, length=2))
+            except Exception as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(15):
+        with volume.batch_upload_sync() as batch:
+            batch.put_file(io.BytesIO(b"x"), str(number))
+        volume.close_sync()
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert [] == failures
+
+
 def test_a_forked_child_looks_by_itself(version):
     held = threading.Event()
     release = threading.Event()
@@ -217,12 +246,13 @@ def test_a_forked_child_looks_by_itself(version):
             release.wait()
 
     version.listdir_sync()
+    reading = version.read_file_sync("big")
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
     child = os.fork()
     if not child:
-        os._exit(0 if TOP == paths(version.listdir_sync()) and next(version.read_file_sync("big")) else 1)
+        os._exit(0 if TOP == paths(version.listdir_sync()) and BIG == b"".join(reading) else 1)
     release.set()
     thread.join()
 

@@ -60,6 +60,10 @@ class Browser:
         return self.reader.stream(self.content(node))
 
 
+class _ClosedError(VolumeError):
+    """Browsers that were closed are asked to lend."""
+
+
 class Browsers:
     """One version (None: the empty tree), opened as often as threads look into it at once.
 
@@ -103,9 +107,9 @@ class Browsers:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Reader]:
         """Lend the Reader, which any number of threads share."""
-        with self._lock:
-            reader = self._open()
-            self._lent += 1
+        reader = self._borrow()
+        if reader is None:
+            raise _ClosedError(f"{self._where} was closed while it was read")
         try:
             yield reader
         finally:
@@ -115,28 +119,34 @@ class Browsers:
 
     @contextlib.contextmanager
     def reopened(self) -> Iterator[Reader]:
-        """Lend the Reader, or where this was closed meanwhile one of its own: contents need no index."""
-        if not self._closed:
-            with self.reading() as reader:
-                yield reader
-            return
-        again = Browsers(None, self._place, self._where)
-        try:
-            with again.reading() as reader:
-                yield reader
-        finally:
-            again.close()
+        """Lend the Reader, or where this was closed meanwhile, or a child was forked, one of its own.
 
-    def _open(self) -> Reader:
-        if self._closed:
-            raise VolumeError(f"{self._where} was closed while it was read")
-        if self._reader is None:
-            state = State.default().prepare()
-            store = self._place.store()
-            stack = self.version.manifest.stack if self.version else ()
-            self._paths = IndexCache(state.cache).fetch(store, stack)
-            self._reader = Reader(store, PackCache(state.cache, cache_limit_bytes()))
-        return self._reader
+        It needs no index: whoever asks knows already where what is to be read lies.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                reader = stack.enter_context(self.reading())
+            except _ClosedError:
+                again = Browsers(None, self._place, self._where)
+                stack.callback(again.close)
+                reader = stack.enter_context(again.reading())
+            yield reader
+
+    def _borrow(self) -> Reader | None:
+        """Return the Reader, opened if it is not, or None where this was closed."""
+        if self._pid != os.getpid():
+            return None  # the parent's: its lock may be held for ever here
+        with self._lock:
+            if self._closed:
+                return None
+            if self._reader is None:
+                state = State.default().prepare()
+                store = self._place.store()
+                stack = self.version.manifest.stack if self.version else ()
+                self._paths = IndexCache(state.cache).fetch(store, stack)
+                self._reader = Reader(store, PackCache(state.cache, cache_limit_bytes()))
+            self._lent += 1
+            return self._reader
 
     def release(self) -> None:
         """Nobody will use it any more."""

@@ -7,6 +7,7 @@ collected.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -37,7 +38,7 @@ class ReadsFiles(HandledRecord):
         for a pattern too if it matches nothing.
         """
         wanted = os.fsencode(path)
-        with self._browsers().lend() as browser:
+        with self._look() as browser:
             node = find(browser.view, wanted)
             if node is not None and node.is_directory:
                 yield from _below(browser, node, _given(wanted, node), recursive=recursive)
@@ -66,7 +67,7 @@ class ReadsFiles(HandledRecord):
     def stat_sync(self, path: StrPath, *, follow: bool = True) -> FileEntry:
         """Return the entry at *path*; without *follow* a symlink's own.  Raises NoSuchPathError."""
         wanted = os.fsencode(path)
-        with self._browsers().lend() as browser:
+        with self._look() as browser:
             node = browser.find(wanted, follow=follow)
             return entry_of(node, node.path if follow else _given(wanted, node))
 
@@ -74,7 +75,7 @@ class ReadsFiles(HandledRecord):
 
     def exists_sync(self, path: StrPath) -> bool:
         """Whether there is anything at *path*, symlinks followed."""
-        with self._browsers().lend() as browser:
+        with self._look() as browser:
             return find(browser.view, os.fsencode(path)) is not None
 
     exists = awaitable(exists_sync)
@@ -85,7 +86,7 @@ class ReadsFiles(HandledRecord):
         A symlink to a directory is among the directories and is not entered.  What the caller removes from the
         list of directories is not visited.  Raises NoSuchPathError, and VolumeError where *path* is no directory.
         """
-        with self._browsers().lend() as browser:
+        with self._look() as browser:
             start = browser.find(os.fsencode(path))
             if not start.is_directory:
                 raise VolumeError(f"{shown(start.path)}: it is no directory to walk")
@@ -110,7 +111,7 @@ class ReadsFiles(HandledRecord):
         if offset < 0 or (length is not None and length < 0):
             raise ValueError(f"offset {offset} and length {length} must not be negative")
         browsers = self._browsers()
-        with browsers.lend() as browser:
+        with self._look() as browser:
             content = browser.content(browser.find(os.fsencode(path)))
 
         def read() -> Iterator[bytes]:
@@ -130,6 +131,14 @@ class ReadsFiles(HandledRecord):
         return count
 
     read_file_into_fileobj = awaitable(read_file_into_fileobj_sync)
+
+    @contextlib.contextmanager
+    def _look(self) -> Iterator[Browser]:
+        """Lend what looks into the version that this handle is at, whatever other threads do to it meanwhile."""
+        with contextlib.ExitStack() as lent:
+            with self._handle.lock:
+                browser = lent.enter_context(self._browsers().lend())
+            yield browser
 
     def _browsers(self) -> Browsers:
         """What looks into the version that this handle is at."""
