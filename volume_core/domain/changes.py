@@ -9,7 +9,7 @@ Always true of the rows:
 
   1. None is equal to the parent's row: what was copied up and not changed is no change.
   2. A whiteout stands only where the parent shows something; an opaque directory only where the
-     parent has a directory of which nothing is left.
+     parent has a directory that was replaced, so that nothing of it is left.
   3. A hard link group is there whole or not at all, so that it lives in one layer.
   4. A renamed directory is a whiteout and plain rows that name the base's chunks: no data moves.
 """
@@ -170,7 +170,9 @@ class _Difference:
             if below is not None:
                 current |= {node.name for node in self._base.listing(below)} - set(held)
             before = {node.name for node in self._parent.listing(task.node)} if task.node else set()
-            opaque = bool(before) and before.isdisjoint(current)
+            # Nobody replaces the root; and of a plain tree nobody can tell whether a directory was replaced or emptied.
+            is_told = bool(task.path) and self._upper[b""].base is not None
+            opaque = is_told and bool(before) and before.isdisjoint(current)
             names = current | before
         self._emit_directory(task, opaque)
         for name in names:

@@ -136,7 +136,9 @@ class Comparison:
         if pair.whole or pair.before is None:
             before = {node.name: node for node in self._before.listing(pair.before)} if pair.before else {}
             after = {node.name: node for node in self._after.listing(pair.after)}
-            opaque = bool(before) and before.keys().isdisjoint(after)
+            # Only layers tell a directory that was replaced from one that was emptied; nobody replaces the root.
+            is_told = bool(pair.after.path) and self._places is not None
+            opaque = is_told and bool(before) and before.keys().isdisjoint(after)
             compared = {name: (before.get(name), after.get(name), True) for name in {**before, **after}}
         else:
             assert self._places is not None

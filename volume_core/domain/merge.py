@@ -203,7 +203,9 @@ class _Merging:
         self._tasks.append(_Task(path, path, base, below, lost, cut))
 
     def _is_replaced(self, base: Node, theirs: Node) -> bool:
-        """Whether nothing of what was in *base* is left in *theirs*: as if it was made anew."""
+        """Whether nothing of what was in *base* is left in *theirs*: as if it was made anew, as no root ever is."""
+        if not base.path:
+            return False
         names = {node.name for node in self._ancestor.listing(base)}
         there = {node.name for node in self._theirs.listing(theirs)}
         return bool(names) and names.isdisjoint(there)
