@@ -29,12 +29,13 @@ from typing import Any, Self, Unpack
 from pydantic import model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
+from volume_core.domain.view import View
 from volume_core.errors import InvalidNameError, VolumeError
 from volume_core.facade.batches import WritesFiles
 from volume_core.facade.blocks import WritesInBlocks
 from volume_core.facade.comparing import Compares
 from volume_core.facade.files import ReadsFiles
-from volume_core.facade.heads import advance, announce
+from volume_core.facade.heads import announce, renewed
 from volume_core.facade.histories import Historical
 from volume_core.facade.lazies import Lazily
 from volume_core.facade.lines import renamed
@@ -49,7 +50,8 @@ from volume_core.facade.worktrees import Terms
 from volume_core.facade.writers import Line, Writer
 from volume_core.format.names import Locator, validate_name
 from volume_core.parts.checking import Problem, check_version
-from volume_core.parts.landing import LandingPolicy
+from volume_core.parts.landing import Goal, LandingPolicy
+from volume_core.parts.publishing import About
 from volume_core.plugins.manager import plugins
 from volume_core.storage.opening import normalize
 
@@ -260,9 +262,10 @@ class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
         holder where *lock* was asked for and somebody else has it.
         """
         with self._handle.lock:
-            if (path := self._handle.mounted_at(mount_path)) is not None:
-                return path
             filled = Options.of(options)
+            if (path := self._handle.mounted_at(mount_path)) is not None:
+                self._check_lock(filled)
+                return path
             lease = self._locked(filled)
             try:
                 writer = self._writer() or self._new_writer()
@@ -400,10 +403,12 @@ class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
 
     def _begin_line(self, terms: Terms) -> ROVolume:
         """Commit what was not even mounted: a manifest is all it takes."""
-        before = self._existing()
-        version = renamed(before, self.name, terms.message, terms.labels, plugins().current_task())
-        if self._handle.policy is not None:
-            advance(version, before)
+        action, policy, place_ = plugins().current_task(), self._handle.policy, self._place()
+        if policy is None:
+            version = renamed(self._existing(), self.name, terms.message, terms.labels, action)
+        else:
+            about = About(message=terms.message, labels=terms.labels, produced_by=action)
+            version = renewed(self.name, place_, about, Goal(open_view=lambda _: View(), policy=policy))
         return self._now_at(version, is_new=True)
 
     def _now_at(self, version: Version, *, is_new: bool) -> ROVolume:

@@ -26,6 +26,7 @@ from volume_core.domain.edits import Edits
 from volume_core.errors import BusyError, ConflictError, ExistsError, VolumeError
 from volume_core.facade.browsing import Browsers
 from volume_core.facade.handles import HandledRecord
+from volume_core.facade.heads import landed_version
 from volume_core.facade.mounts import StrPath
 from volume_core.facade.twins import awaitable, awaitable_context
 from volume_core.facade.versions import Version
@@ -171,6 +172,7 @@ class WritesFiles(HandledRecord):
         """
         with self._handle.lock:
             self._check_not_mounted()
+            self._find_landed()
             version = self._version()
             browsers = self._handle.browsers(version, self._place(), self.name)
             return Editing(self, version, browsers, max_uploads, advance)
@@ -211,7 +213,8 @@ class WritesFiles(HandledRecord):
                 metadata_store_type=self.metadata_store_type,
             )
             indexes = IndexCache(State.default().prepare().cache)
-            landed = session.commit(about, self._goal(indexes, policy))
+            landed = session.commit(about, self._goal(indexes, policy), self._note_landing)
+            self._handle.landing = None
             if landed is None:
                 assert before is not None
                 return self._of_version(before)
@@ -219,6 +222,19 @@ class WritesFiles(HandledRecord):
                 indexes.add(ref, index)
             version = Version(Locator.parse(landed.locator), landed.manifest, self._place())
             return self._now_at(version, is_new=landed.published is not None)
+
+    def _note_landing(self, locator: str, _merged: bool) -> None:
+        self._handle.landing = locator
+
+    def _find_landed(self) -> None:
+        """Find out what became of a batch whose answer was lost: what landed is not committed again."""
+        locator, self._handle.landing = self._handle.landing, None
+        if locator is None:
+            return
+        version = self._version()
+        found = landed_version(locator, self._place(), version.locator if version else None)
+        if found is not None:
+            self._now_at(found, is_new=True)
 
     def _goal(self, indexes: IndexCache, policy: LandingPolicy | None) -> Goal | None:
         own, store = self._handle.policy, self._place().store()

@@ -13,10 +13,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from volume_core.errors import ConflictError, NotFoundError, StorageError
+from volume_core.facade.lines import renamed
 from volume_core.facade.versions import Place, Version, read_version
 from volume_core.format.head import Head
-from volume_core.format.names import Locator
+from volume_core.format.names import Locator, version_name
 from volume_core.parts.heads import is_ancestor, move_head, read_head, require_conditions
+from volume_core.parts.landing import Goal
+from volume_core.parts.publishing import About
 from volume_core.plugins.manager import plugins
 from volume_core.storage.probing import ensure_format
 
@@ -38,22 +41,40 @@ def _read(head: Head, name: str, place: Place) -> Version:
     return read_version(Locator(place.store().url, name, head.version), place)
 
 
-def landed_version(locator: str, place: Place) -> Version | None:
-    """Return the version at *locator* if its volume's head names it, or one that came from it."""
-    parsed = Locator.parse(locator)
-    head = read_head(place.store(), parsed.volume)
-    if head is None or not is_ancestor(place.store(), parsed, parsed._replace(version=head.version)):
+def landed_version(locator: str, place: Place, stands_at: Locator | None = None) -> Version | None:
+    """Return the version at *locator* if its volume's head names it, or one that came from it.
+
+    None too where *stands_at* is that version, or came from it: what is older has landed, and is no news.
+    """
+    parsed, store = Locator.parse(locator), place.store()
+    if stands_at is not None and is_ancestor(store, parsed, stands_at):
+        return None
+    head = read_head(store, parsed.volume)
+    if head is None or not is_ancestor(store, parsed, parsed._replace(version=head.version)):
         return None
     return read_version(parsed, place)
 
 
-def advance(version: Version, before: Version) -> None:
-    """Move the head of a named volume from *before* to *version*; ConflictError where it has moved meanwhile."""
-    store, name = version.place.store(), version.locator.volume
-    head = read_head(store, name)
-    if head is None or head.version != before.locator.version:
-        raise ConflictError(f"the head of {name!r} has moved on from {before.locator}: reload, then commit again")
-    move_head(store, name, head, version.locator.version, "commit", action=version.manifest.produced_by)
+def renewed(name: str, place: Place, about: About, goal: Goal) -> Version:
+    """Publish and return a version of the named volume *name* that shows what its head does, on that head.
+
+    *goal* gives the guard and the token of a lock.  Raises NotFoundError where there is no head.
+    """
+    store = place.store()
+    for _ in range(_TRIES):
+        head = read_head(store, name)
+        if head is None:
+            raise NotFoundError(f"the volume {name!r} has no head in {place.url}: it was deleted")
+        version = renamed(_read(head, name, place), name, about.message, about.labels, about.produced_by)
+        try:
+            goal.guard()
+            move_head(store, name, head, version.locator.version, goal.why, action=about.produced_by, token=goal.token)
+        except ConflictError:
+            store.delete(version_name(name, version.locator.version))
+            goal.guard()
+            continue
+        return version
+    raise ConflictError(f"the head of {name!r} moved {_TRIES} times while a version was put on it: try again")
 
 
 def fast_forward(version: Version) -> None:

@@ -15,7 +15,7 @@ import uuid
 from types import TracebackType
 from typing import TYPE_CHECKING, overload
 
-from volume_core.errors import InvalidNameError, NotFoundError, VolumeError
+from volume_core.errors import BusyError, InvalidNameError, NotFoundError, VolumeError
 from volume_core.facade.handles import HandledRecord
 from volume_core.facade.heads import existing_head, promote
 from volume_core.facade.lines import renamed
@@ -26,12 +26,13 @@ from volume_core.facade.twins import awaitable, awaitable_of_class, in_thread
 from volume_core.facade.versions import Place, Version, read_version
 from volume_core.facade.writers import Writer
 from volume_core.format.names import TAGS, VERSIONS, Locator, head_name, lock_name, validate_name
+from volume_core.parts.heads import require_conditions
 from volume_core.parts.landing import LANDING_POLICIES, LandingPolicy
 from volume_core.parts.leases import HeldLease
 from volume_core.parts.resolving import resolve
 from volume_core.plugins.manager import plugins
 from volume_core.storage.opening import store_url
-from volume_core.storage.probing import ensure_format, read_format
+from volume_core.storage.probing import read_format
 
 if TYPE_CHECKING:
     from volume_core.volumes import ROVolume, RWVolume
@@ -167,7 +168,7 @@ class Ephemeral:
         self._volume: RWVolume | None = None
 
     def __enter__(self) -> RWVolume:
-        ensure_format(self._place.store())
+        require_conditions(self._place.store(), "ephemeral volumes")
         name = f"ephemeral-{uuid.uuid4().hex[:12]}"
         self._volume = self._volumes._of_name(name, self._place, None, "last-write-wins")
         return self._volume
@@ -176,8 +177,11 @@ class Ephemeral:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         volume, self._volume = self._volume, None
-        if volume is not None:
+        if volume is None:
+            return
+        try:
             volume.abandon_sync()
+        finally:
             with contextlib.suppress(NotFoundError):  # nothing was ever committed
                 delete(volume.name, self._place)
 
@@ -232,6 +236,8 @@ class Reloading(HandledRecord):
             if newest is None:
                 return None
             writer = self._handle.held
+            if isinstance(writer, Writer):
+                writer.find_landed()  # what had landed is not taken for work that is still to be committed
             if isinstance(writer, Writer) and not writer.stands_at(newest):
                 self._handle.let_go()
                 try:
@@ -243,10 +249,20 @@ class Reloading(HandledRecord):
 
     reload = awaitable(reload_sync)
 
+    def _check_lock(self, options: Options) -> None:
+        """Raise BusyError where what is mounted already has not got the lock that *options* ask for."""
+        held = self._handle.held
+        if options.lock and (not isinstance(held, Writer) or held.lease is None):
+            raise BusyError(
+                f"volume {self.name!r} is mounted without its lock: unmount it before it is mounted with it"
+            )
+
     def _locked(self, options: Options) -> HeldLease | None:
         """Take the lock that *options* ask for; what is mounted then begins where the head stands."""
-        if not options.lock:
-            return None
+        held = self._handle.held
+        own = held.lease if isinstance(held, Writer) else None
+        if not options.lock or own is not None:
+            return own  # of a mount that died under its writer
         if self._handle.policy is None:
             raise VolumeError(
                 f"volume {self.name!r} was not opened by name: its commits meet nobody else's, so it has no lock"

@@ -8,8 +8,8 @@ deletions and renames would mean something else.
 
 Always true:
 
-  1. Until the new working copy holds everything, the old one does, untouched; and the new one says so in its
-     record, so that nobody commits half of it.
+  1. Until the new working copy holds everything, the old one does, untouched; from then on the new one does.
+     Which of the two it is is said in one record, the old one's, so that nobody commits half, nor both.
   2. A reload that raises has the old tree mounted again where it was, or says where it is kept.
 """
 
@@ -26,10 +26,13 @@ from volume_core.domain.merge import Policy, merge
 from volume_core.errors import NotFoundError, VolumeError
 from volume_core.facade.versions import Version
 from volume_core.format.manifest import shared_layers
+from volume_core.parts import workcopies
 from volume_core.parts.indexes import open_view
 from volume_core.parts.landing import conflict
 from volume_core.parts.reading import Reader
 from volume_core.parts.replaying import Row, replay
+from volume_core.parts.state import State
+from volume_core.parts.workcopies import WorkingCopy
 from volume_core.storage.local import LocalStore
 from volume_core.storage.protocol import Store
 
@@ -38,7 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RELOADING = "reloading"  # the note of a working copy that does not hold everything yet: the id of the one that does
+RELOADING = "reloading"  # the note of a working copy that is made from another: the other's id
+RELOADED = "reloaded"  # the note of a working copy whose work lies in another by now: the other's id
 _FROZEN = "frozen"
 
 
@@ -86,12 +90,18 @@ def _over(writer: Writer, newer: Version, path: Path) -> Writer:
             if rows:
                 reader = opened.enter_context(Reader(_Either(local, store)))
                 _replay(fresh, rows, view, reader, path)
+                writer.note(RELOADED, fresh.work_id)
         except BaseException:
             fresh.lease = None  # the older one still has it
             fresh.discard()
             raise
     writer.lease = None  # it went over
-    writer.discard()
+    try:
+        if rows:
+            fresh.note(RELOADING, None)
+        writer.discard()
+    except (VolumeError, OSError) as error:
+        log.warning("what is left of working copy %s could not be removed: %s", writer.work_id, error)
     return fresh
 
 
@@ -100,7 +110,6 @@ def _replay(fresh: Writer, rows: list[Row], view: Any, reader: Reader, path: Pat
     if left_out:
         shown = ", ".join(repr(os.fsdecode(each)) for each in left_out[:10])
         raise VolumeError(f"this user cannot make {shown} again, so volume {fresh.line.name!r} is not reloaded")
-    fresh.note(RELOADING, None)
 
 
 class _Either:
@@ -130,6 +139,16 @@ class _Either:
             return self._there.get_range(name, offset, length)
 
 
-def half_made(notes: dict[str, str]) -> str | None:
-    """Return the id of the working copy that holds what this one does not yet, if it was interrupted in a reload."""
-    return notes.get(RELOADING)
+def superseded_by(state: State, copy: WorkingCopy) -> str | None:
+    """Return the id of the working copy that has the work of *copy*, if a reload was interrupted; None if it has it."""
+    notes = copy.record.notes
+    if RELOADED in notes:
+        return notes[RELOADED]
+    other = notes.get(RELOADING)
+    if other is None:
+        return None
+    try:
+        older = workcopies.load(state, other)
+    except NotFoundError:
+        return None  # it went when this one had everything
+    return None if older.record.notes.get(RELOADED) == copy.id else other

@@ -236,6 +236,7 @@ class WorkTree:
                 goal=goal if goal is None or terms.policy is None else replace(goal, policy=terms.policy),
                 merged=self.merged,
                 stack=shown.manifest.stack if shown else (),
+                shown=self._view(opened, self.parent) if self.merged else None,
                 keep=self._keep,
             )
 

@@ -31,11 +31,11 @@ from typing import NamedTuple, Self, cast
 from volume_core.domain.changes import Changes
 from volume_core.domain.view import View
 from volume_core.errors import BusyError, MountError, VolumeError
-from volume_core.facade.heads import advance, landed_version
+from volume_core.facade.heads import landed_version, renewed
 from volume_core.facade.lines import renamed
 from volume_core.facade.mounts import LiveMount, Mounting, Options, StrPath
 from volume_core.facade.mounts import mount as mount_view
-from volume_core.facade.reloading import half_made
+from volume_core.facade.reloading import superseded_by
 from volume_core.facade.settings import upper_limit_bytes
 from volume_core.facade.statuses import Status
 from volume_core.facade.surveying import is_detached, live_mount_of
@@ -48,6 +48,7 @@ from volume_core.parts import workcopies
 from volume_core.parts.indexes import IndexCache, open_view
 from volume_core.parts.landing import Goal, LandingPolicy
 from volume_core.parts.leases import HeldLease
+from volume_core.parts.publishing import About
 from volume_core.parts.state import State
 from volume_core.parts.workcopies import HeldLock, WorkingCopy
 from volume_core.plugins.manager import plugins
@@ -135,7 +136,9 @@ class Writer:
             copy.record = workcopies.load(state, work_id).record  # as its last holder left it
             writer = cls._recover(state, copy, lock, allow_torn)
             undo.pop_all()
-        writer._live = LiveMount(mounted, detached=True) if mounted is not None else None
+        if mounted is not None:
+            writer._live = LiveMount(mounted, detached=True)
+            writer._options = writer._options._replace(detach=True)  # wherever it is mounted again
         return writer
 
     @classmethod
@@ -166,10 +169,10 @@ class Writer:
                 f"volume abandon {copy.id}"
             )
         notes = copy.record.notes
-        if (whole := half_made(notes)) is not None:
+        if (whole := superseded_by(state, copy)) is not None:
             raise VolumeError(
-                f"working copy {copy.id} of {copy.volume} was being made by a reload that was interrupted: what was "
-                f"written is in working copy {whole}; go on with that, and volume abandon {copy.id}"
+                f"working copy {copy.id} of {copy.volume} was left by a reload that was interrupted: what was written "
+                f"is in working copy {whole}; go on with that, and volume abandon {copy.id}"
             )
         place = Place(copy.store_url, notes.get(_REGION))
         base = _read(copy.base, place)
@@ -275,7 +278,7 @@ class Writer:
         )
         limit_bytes = upper_limit_bytes()  # a setting that cannot be read is said before anything is published
         self._forget_dead_mount()
-        self._find_landed()
+        self.find_landed()
         outcome = self._tree().commit(terms)
         if even_if_unchanged and not outcome.changed:
             outcome = self._renamed(outcome, terms)
@@ -286,12 +289,16 @@ class Writer:
         return outcome
 
     def _renamed(self, outcome: Outcome, terms: Terms) -> Outcome:
-        """A version of this line that shows what *outcome*'s does."""
-        version = renamed(outcome.version, self.line.name, terms.message, terms.labels, terms.action)
-        if self.line.policy is not None:
-            advance(version, outcome.version)
-        self._tree().remember(outcome.captured, str(version.locator), outcome.merged, must=outcome.merged)
-        return outcome._replace(version=version, changed=True)
+        """A version of this line that shows what *outcome*'s does; of a named volume, what its head does by now."""
+        goal, merged = self._goal(), outcome.merged
+        if goal is None:
+            version = renamed(outcome.version, self.line.name, terms.message, terms.labels, terms.action)
+        else:
+            about = About(message=terms.message, labels=terms.labels, produced_by=terms.action)
+            version = renewed(self.line.name, self.line.place, about, goal)
+            merged = merged or version.manifest.parents != (str(outcome.version.locator),)
+        self._tree().remember(outcome.captured, str(version.locator), merged, must=merged)
+        return outcome._replace(version=version, changed=True, merged=merged)
 
     def _stand_at(self, version: Version, merged: bool) -> None:
         """Take *version* for the last commit, in the record too."""
@@ -303,12 +310,13 @@ class Writer:
             with sparing("which version it is"):
                 self._copy.update(parent=str(version.locator), notes=notes)
 
-    def _find_landed(self) -> None:
+    def find_landed(self) -> None:
         """Find out what became of a commit that was killed while the head was moved to it."""
         if self.line.policy is None:
             return
+        stands_at = self.parent.locator if self.parent is not None else None
         for locator, merged in self._tree().kept():
-            if (version := landed_version(locator, self.line.place)) is not None:
+            if (version := landed_version(locator, self.line.place, stands_at)) is not None:
                 log.info("%s of working copy %s had landed when it was interrupted", locator, self.work_id)
                 self._stand_at(version, merged)
                 return
@@ -367,7 +375,7 @@ class Writer:
     def successor(self, version: Version, notes: Mapping[str, str]) -> Writer:
         """Return a writer of the same line over *version*, its working copy empty, its record with *notes*."""
         fresh = type(self).begin(self.line._replace(base=version), notes)
-        fresh._action, fresh.lease = self._action, self.lease
+        fresh._action, fresh.lease, fresh._torn = self._action, self.lease, self._torn
         return fresh
 
     def note(self, key: str, value: str | None) -> None:

@@ -61,7 +61,7 @@ class CommitRequest:
 
     `goal` is the head that the version is to land on, None for a line of its own (parts/landing.py).  With
     `merged` the parent holds what others did as well, and `parent_view` is what the tree was at that commit.
-    `stack` are the layers with which `parent_view` begins.
+    `stack` are the layers with which `parent_view` begins, and `shown` is what the parent does show then.
     `keep` is called, with a `goal`, before the head names the version: see landing.land.
     """
 
@@ -91,6 +91,7 @@ class CommitRequest:
     goal: Goal | None = None
     merged: bool = False
     stack: tuple[LayerRef, ...] = ()
+    shown: View | None = None
     keep: Callable[[Captured, str, bool], None] = lambda _captured, _locator, _merged: None
 
 
@@ -209,7 +210,7 @@ def _about(request: CommitRequest, captured: Captured) -> About:
 
 def _known(request: CommitRequest) -> Callable[[bytes], ChunkRef | None]:
     """Finds chunks of the parent and of the base: the intent protects both, and nothing else."""
-    views = [request.parent_view]
+    views = [request.shown or request.parent_view]
     if request.base_locator != request.parent_locator:
         views.append(request.base_view)
     if not any(view.layers for view in views):

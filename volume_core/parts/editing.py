@@ -290,10 +290,12 @@ class EditSession:
 
     # -- the end
 
-    def commit(self, about: About, goal: Goal | None = None) -> Landed | None:
+    def commit(
+        self, about: About, goal: Goal | None = None, keep: Callable[[str, bool], None] = lambda _locator, _merged: None
+    ) -> Landed | None:
         """Publish the edits as a version; None where they change nothing of one that exists.
 
-        With a *goal* the version lands on that head, wherever others have moved it: see landing.land.
+        With a *goal* the version lands on that head, wherever others have moved it: see landing.land, also for *keep*.
         """
         parent, totals = self._parent, EMPTY_TOTALS
         if parent is not None:
@@ -303,18 +305,18 @@ class EditSession:
         if delta.rows or parent is None:
             self._packer.finish()
             rows = [(directory, name, self._packer.seal(entry)) for directory, name, entry in delta.rows]
-            landed = self._publish(delta._replace(rows=rows), about, goal)
+            landed = self._publish(delta._replace(rows=rows), about, goal, keep)
         self._is_done = True
         return landed
 
-    def _publish(self, delta: Changes, about: About, goal: Goal | None) -> Landed:
+    def _publish(self, delta: Changes, about: About, goal: Goal | None, keep: Callable[[str, bool], None]) -> Landed:
         parent = self._parent
         if goal is None:
             published = publish_changes(self._store, self._intent, self._volume, delta, parent, about)
             return Landed(published.manifest, published.locator, published, merged=False)
         protected = (parent.locator,) if parent else ()
         built = Built(parent, self._view, stack=parent.manifest.stack if parent else ())
-        return land(self._store, self._intent, self._volume, delta, built, about, goal, protected=protected)
+        return land(self._store, self._intent, self._volume, delta, built, about, goal, protected=protected, keep=keep)
 
 
 def _no_base(path: bytes) -> tuple[Extent, ...]:

@@ -36,11 +36,11 @@ from typing import Literal, NamedTuple
 from volume_core.domain.changes import Changes
 from volume_core.domain.merge import Policy, merge
 from volume_core.domain.view import View
-from volume_core.errors import ConflictError, NotFoundError, StorageError
+from volume_core.errors import ConflictError, CorruptObjectError, NotFoundError, StorageError
 from volume_core.format.head import Head
 from volume_core.format.manifest import LayerRef, Manifest, shared_layers
 from volume_core.format.names import INTENTS, Locator, version_name
-from volume_core.parts.heads import move_head, read_head
+from volume_core.parts.heads import is_ancestor, move_head, read_head, require_conditions
 from volume_core.parts.intents import HeldIntent
 from volume_core.parts.publishing import About, Parent, Published, publish_changes
 from volume_core.storage.protocol import Store
@@ -120,6 +120,7 @@ def land(
     changed, or where the lock was lost; NotFoundError where the volume was deleted; StorageError.
     Nothing was published then, but for a swap that failed with a StorageError: it may have been won.
     """
+    require_conditions(store, "named heads")  # before anything is published
     landing = _Landing(store, intent, volume, delta, built, about, goal, protected, keep)
     try:
         return landing.run()
@@ -187,6 +188,8 @@ class _Landing:
             action, token = self._about.produced_by, self._goal.token
             move_head(self._store, self._volume, head, version, why, action=action, token=token)
         except ConflictError:
+            if swapping and self._is_named(version):
+                return True  # by another, who made the very same version
             self._lost.append(published.locator)
             if not swapping:
                 raise
@@ -197,6 +200,10 @@ class _Landing:
                 self._lost.append(published.locator)
             raise
         return True
+
+    def _is_named(self, version: str) -> bool:
+        now = read_head(self._store, self._volume)
+        return now is not None and any(move.version == version for move in now.history)
 
     # -- onto the head
 
@@ -242,13 +249,20 @@ class _Landing:
     # -- afterwards
 
     def delete_lost(self) -> None:
-        """Delete the manifests that nobody was told of and no head names."""
-        for locator in self._lost:
-            try:
-                self._store.delete(version_name(self._volume, Locator.parse(locator).version))
-            except StorageError as error:
-                # It names whole objects and is named by nothing: `log` follows heads and parents.
-                log.info("%s, which lost its swap, could not be deleted: %s", locator, error)
+        """Delete the manifests that nobody was told of and no head names.
+
+        Two writers that make one change at one instant make one manifest: the head, and what it came from, are asked.
+        """
+        if not self._lost:
+            return
+        try:
+            head = read_head(self._store, self._volume)
+            for lost in map(Locator.parse, dict.fromkeys(self._lost)):
+                if head is None or not is_ancestor(self._store, lost, lost._replace(version=head.version)):
+                    self._store.delete(version_name(self._volume, lost.version))
+        except (StorageError, CorruptObjectError) as error:
+            # They name whole objects and are named by nothing: `log` follows heads and parents.
+            log.info("manifests of %s that lost their swaps could not be deleted: %s", self._volume, error)
 
 
 def conflict(volume: str, locator: str, paths: list[bytes]) -> ConflictError:
