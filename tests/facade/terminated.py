@@ -25,7 +25,8 @@ logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 
 
 def say(*words):
-    print(*words, flush=True)
+    """In one system call: handlers say something too, which `print` refuses in the middle of a `print`."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
 def block():
