@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from volume_core.storage import probing
+
 settings.register_profile(
     "default",
     deadline=None,
@@ -83,5 +85,7 @@ def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         if name.startswith("VOLUME_") and not name.startswith("VOLUME_TEST_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("VOLUME_STATE_DIR", str(tmp_path / "volume-state"))
+    # A test's server is another than that of the test before, and may have the same URL.
+    monkeypatch.setattr(probing, "_known", {})
     yield
     gc.collect()  # a handle that leaks surfaces in the test that leaked it
