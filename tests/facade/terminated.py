@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 
+import volume_core.facade.blocks
 import volume_core.facade.terminating
 import volume_core.facade.writers
 from volume_core import StorageError, Volume, listen_for_sigterm
@@ -170,6 +171,41 @@ def committing():
     with block() as path:
         (path / "a").write_text("1")
         say("path", path)
+
+
+def prodded_late():
+    """A saver that is held up between its look at whose the signal is and its own signal to the main thread."""
+    saved, looked, tried = threading.Event(), threading.Event(), threading.Event()
+    kill = signal.pthread_kill
+
+    def late(thread, signum):
+        looked.set()
+        tried.wait(2)  # the handler that is there before the block: until it is back, if the saver lets that happen
+        kill(thread, signum)
+
+    def save(block, let_main_go_on):
+        let_main_go_on()
+        saved.wait()
+
+    def handler(signum, frame):
+        say("previous")
+
+    signal.pthread_kill = late
+    volume_core.facade.blocks.Block.save = save
+    volume_core.facade.blocks.Block.free = lambda block: None
+    signal.signal(signal.SIGTERM, handler)
+    with block() as path:
+        write(path)
+        while volume_core.facade.terminating._listener._phase.name != "SAVING":
+            time.sleep(0.01)
+        saved.set()
+        looked.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+    say("handler is back", signal.getsignal(signal.SIGTERM) is handler)
+    tried.set()
+    for thread in threading.enumerate():
+        if thread.name == "volume-saver":
+            thread.join(1)
 
 
 def without_a_store():

@@ -198,6 +198,15 @@ def test_a_handler_that_raises_does_so_after_the_commit(run, on_terminate, count
     assert 1 - count == len(working_copies())
 
 
+def test_a_handler_is_asked_once_also_if_the_saver_is_late(run):
+    running = run("prodded_late", "commit")
+    running.terminate()
+
+    assert 0 == running.end()
+    assert "handler is back True" in running.said
+    assert 1 == running.said.count("previous")
+
+
 def test_a_handler_that_returns_lets_the_body_go_on(run):
     running = run("previous_returns", "commit")
     running.terminate()

@@ -76,7 +76,7 @@ class _Listener:
 
     def __init__(self) -> None:
         self.blocks: dict[int, Terminable] = {}
-        self._lock = threading.Lock()  # of the levels; never taken by the handler
+        self._lock = threading.Lock()  # of the levels and whose the signal is; never taken by the handler
         self._levels: list[_Level] = []
         self._first: Any = signal.SIG_DFL
         self._phase = _Phase.IDLE
@@ -84,7 +84,8 @@ class _Listener:
         self._wanted: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._go_on: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._saver: threading.Thread | None = None
-        self._waiting = self._prodded = False
+        self._waiting = False
+        self._prodding = self._prodded = False  # a signal of ours may be about to come; is on its way
         self._depth = 0  # how often the signal was passed on and came back
 
     # -- whose signal it is
@@ -142,16 +143,16 @@ class _Listener:
     # -- the main thread
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self._depth or (self._phase is _Phase.IDLE and not self.blocks and not self._prodded):
+        if self._phase is _Phase.IDLE and self._prodded:
+            self._prodded = False
+            return
+        if self._depth or (self._phase is _Phase.IDLE and not self.blocks):
             self._pass_on(signum, frame)
             return
         if self._phase is _Phase.IDLE:
-            if self._prodded:
-                self._prodded = False
-                return
             self._phase = _Phase.SAVING
             self._wanted.put(None)
-        elif self._phase is _Phase.SAVED:
+        elif self._phase is _Phase.SAVED and not self._prodding:
             self._prodded = False
         if self._phase is _Phase.SAVING and not self._waiting:
             self._waiting = True
@@ -160,7 +161,7 @@ class _Listener:
                     self._go_on.get(timeout=_PATIENCE_S)
             finally:
                 self._waiting = False
-        if self._phase is _Phase.SAVED:
+        if self._phase is _Phase.SAVED and not self._prodding and not self._prodded:  # else at the next prod
             self._phase = _Phase.IDLE
             self._pass_on(signum, frame)
 
@@ -202,12 +203,19 @@ class _Listener:
         """See that the main thread passes the signal on, which waits for that or works by now."""
         main = threading.main_thread()
         pause = threading.Event()
-        while not pause.wait(_PROD_S) and self._phase is _Phase.SAVED and main.is_alive() and main.ident:
-            if signal.getsignal(signal.SIGTERM) == self._on_signal:
-                self._prodded = True
-            else:  # somebody put his own in its place meanwhile: it is his now
-                self._phase = _Phase.IDLE
-            signal.pthread_kill(main.ident, signal.SIGTERM)
+        while not pause.wait(_PROD_S):
+            with self._lock:  # or else the handler might be given back between the look and the signal
+                self._prodding = True  # from here on the main thread leaves the phase as it is
+                try:
+                    if self._phase is not _Phase.SAVED or not main.is_alive() or not main.ident:
+                        break
+                    if signal.getsignal(signal.SIGTERM) == self._on_signal:
+                        self._prodded = True
+                    else:  # somebody put his own in its place meanwhile: it is his now
+                        self._phase = _Phase.IDLE
+                    signal.pthread_kill(main.ident, signal.SIGTERM)
+                finally:
+                    self._prodding = False
         with contextlib.suppress(queue.Empty):
             while True:
                 self._go_on.get_nowait()
