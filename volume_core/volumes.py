@@ -271,7 +271,8 @@ class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
                 writer = self._writer() or self._new_writer()
                 path = self._handle.mount_writer(self, writer, mount_path, filled)
             except BaseException:
-                if lease is not None:
+                held = self._writer()
+                if lease is not None and (held is None or held.lease is not lease):
                     lease.release()
                 raise
             writer.lease = lease

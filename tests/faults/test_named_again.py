@@ -231,3 +231,30 @@ class _Unconditional(FaultyStore):
     def get(self, name: str) -> bytes:
         data = super().get(name)
         return data.replace(b"true", b"false") if name == "format.json" else data
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_reload_whose_last_word_cannot_be_written_leaves_the_older_copy_to_be_recovered(store, monkeypatch, after):
+    volume = prepared("shared", merged=True)
+    path, work_id, real = volume.mount_path, volume.status_sync().working_copy, WorkingCopy.update
+    failed = []
+
+    def update(copy, **changes):
+        if "reloaded" in changes.get("notes", {}) and not failed:
+            failed.append(copy)
+            if after:
+                real(copy, **changes)
+            raise OSError(28, os.strerror(28))
+        real(copy, **changes)
+
+    monkeypatch.setattr(WorkingCopy, "update", update)
+    with pytest.raises(OSError, match="No space"):
+        volume.reload_sync()
+    monkeypatch.setattr(WorkingCopy, "update", real)
+
+    assert failed
+    assert (path, "2") == (volume.mount_path, (path / "mine").read_text())
+    assert work_id == died(volume)
+    recovered = Volume.recover_sync(work_id)
+    assert "2" == files_of(recovered.finalize_sync("mine"))["mine"]
+    assert "theirs" in files_of(head())

@@ -32,7 +32,6 @@ from volume_core.parts.leases import HeldLease
 from volume_core.parts.resolving import resolve
 from volume_core.plugins.manager import plugins
 from volume_core.storage.opening import store_url
-from volume_core.storage.probing import read_format
 
 if TYPE_CHECKING:
     from volume_core.volumes import ROVolume, RWVolume
@@ -109,10 +108,7 @@ class ByName(HandledRecord):
         store = place.store()
         if version is not None:
             return cls._of_version(read_version(Locator(store.url, name, resolve(store, name, version)), place))
-        if read_format(store) is not None or create_if_missing:
-            found = existing_head(name, place, create_if_missing=create_if_missing)
-        else:
-            raise NotFoundError(f"there is no volume {name!r} in {place.url}: there is no store yet")
+        found = existing_head(name, place, create_if_missing=create_if_missing)
         return cls._of_name(name, place, found, policy)
 
     from_name = awaitable_of_class(from_name_sync)

@@ -90,10 +90,16 @@ def _over(writer: Writer, newer: Version, path: Path) -> Writer:
             if rows:
                 reader = opened.enter_context(Reader(_Either(local, store)))
                 _replay(fresh, rows, view, reader, path)
+        except BaseException:
+            _give_up(fresh)
+            raise
+        try:
+            if rows:
                 writer.note(RELOADED, fresh.work_id)
         except BaseException:
-            fresh.lease = None  # the older one still has it
-            fresh.discard()
+            # Whether it is said by now nobody knows.  Only when it is not said may the one that has everything go.
+            writer.note(RELOADED, None)
+            _give_up(fresh)
             raise
     writer.lease = None  # it went over
     try:
@@ -103,6 +109,11 @@ def _over(writer: Writer, newer: Version, path: Path) -> Writer:
     except (VolumeError, OSError) as error:
         log.warning("what is left of working copy %s could not be removed: %s", writer.work_id, error)
     return fresh
+
+
+def _give_up(fresh: Writer) -> None:
+    fresh.lease = None  # the older one still has it
+    fresh.discard()
 
 
 def _replay(fresh: Writer, rows: list[Row], view: Any, reader: Reader, path: Path) -> None:
