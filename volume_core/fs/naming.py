@@ -6,12 +6,11 @@ Always true: this is the one place where this package asks which version a name,
 from __future__ import annotations
 
 from volume_core.errors import NotFoundError
-from volume_core.facade.heads import existing_head
+from volume_core.facade.heads import head_version
 from volume_core.facade.listing import VolumeInfo, volumes_in
 from volume_core.facade.versions import Place, Version, read_version
 from volume_core.format.names import Locator
 from volume_core.parts.resolving import resolve
-from volume_core.storage.probing import read_format
 from volume_core.volumes import RWVolume, Volume
 
 
@@ -23,7 +22,7 @@ def find_version(place: Place, volume: str, ref: str) -> Version:
     store = place.store()
     if ref:
         return read_version(Locator(store.url, volume, resolve(store, volume, ref)), place)
-    head = existing_head(volume, place, create_if_missing=False) if read_format(store) is not None else None
+    head = head_version(volume, place)
     if head is None:
         raise NotFoundError(f"there is no volume {volume!r} in {place.url}")
     return head
