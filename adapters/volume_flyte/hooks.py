@@ -1,0 +1,41 @@
+"""What Flyte answers to the hooks of volume_core: which task runs here, and where its volumes lie.
+
+Always true: nothing here imports an SDK.  An SDK that is not imported runs no task in this process, so only one that
+is imported is asked.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from volume_core import ActionRef, hookimpl
+
+
+@hookimpl
+def volume_current_task() -> ActionRef | None:
+    """The task of the SDK that is running one in this process."""
+    if "flytekit" in sys.modules:
+        from volume_flyte.v1 import running
+
+        if (found := running.current_task()) is not None:
+            return found
+    if "flyte" in sys.modules:
+        from volume_flyte.v2 import running as running_two
+
+        return running_two.current_task()
+    return None
+
+
+@hookimpl
+def volume_default_bucket() -> str | None:
+    """The store in the bucket of the running task; None in a local run."""
+    if "flytekit" in sys.modules:
+        from volume_flyte.v1 import running
+
+        if (found := running.default_bucket()) is not None:
+            return found
+    if "flyte" in sys.modules:
+        from volume_flyte.v2 import running as running_two
+
+        return running_two.default_bucket()
+    return None

@@ -1,0 +1,1 @@
+"""The half of the adapter that talks to flytekit."""

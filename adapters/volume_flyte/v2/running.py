@@ -1,0 +1,15 @@
+"""The task that flyte 2 runs in this process, and where its data lies."""
+
+from __future__ import annotations
+
+from volume_core import ActionRef
+
+
+def current_task() -> ActionRef | None:
+    """Return the running task; None where none runs."""
+    return None
+
+
+def default_bucket() -> str | None:
+    """Return the URL of the store for the running task's volumes; None in a local run."""
+    return None
