@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volume_core import InvalidNameError
+from volume_core.facade.addresses import Address, join, parse, store_root, strip, to_bytes, to_text
 from volume_core.fs import VolumeFileSystem, url_of
-from volume_core.fs.addresses import Address, join, parse, store_root, strip, to_bytes, to_text
 from volume_core.storage.opening import normalize
 
 ID = "0123456789abcdef" * 4

@@ -60,6 +60,6 @@ def _fresh(bucket: str) -> VolumeFileSystem:
 
 
 def _address():
-    from volume_core.fs.addresses import parse
+    from volume_core.facade.addresses import parse
 
     return parse("data")

@@ -15,8 +15,8 @@ import pytest
 from fs_kit import BIG, ODD_NAMES, TREE, write
 
 from volume_core import ROVolume, Volume
+from volume_core.facade.addresses import to_text
 from volume_core.fs import VolumeFileSystem, url_of
-from volume_core.fs.addresses import to_text
 from volume_core.parts.state import State
 
 

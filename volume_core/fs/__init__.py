@@ -4,7 +4,7 @@ Why: pandas, pyarrow, zarr, and whatever else speaks fsspec, then reads and writ
 has the URLs.  Always true: no rule of a volume is decided here; this package only translates.
 """
 
-from volume_core.fs.addresses import url_of
+from volume_core.facade.addresses import url_of
 from volume_core.fs.filesystem import VolumeFileSystem
 
 __all__ = ["VolumeFileSystem", "url_of"]

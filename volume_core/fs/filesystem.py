@@ -9,7 +9,7 @@ import errno
 import os
 from typing import Any
 
-from volume_core.fs.addresses import PROTOCOL
+from volume_core.facade.addresses import PROTOCOL
 from volume_core.fs.files import (
     BLOCK_BYTES,
     WRITING_MODES,

@@ -22,10 +22,10 @@ from volume_core.domain import paths
 from volume_core.domain.edits import Spot
 from volume_core.domain.view import Node
 from volume_core.errors import NoSuchPathError, VolumeError
+from volume_core.facade.addresses import to_text
 from volume_core.format.digests import DIGEST_BYTES, digest, hex_digest
 from volume_core.format.entries import Entry, Extent, Kind
 from volume_core.format.layer import Row
-from volume_core.fs.addresses import to_text
 
 Info = dict[str, Any]
 Place = Node | Spot

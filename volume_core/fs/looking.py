@@ -28,9 +28,9 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.utils import isfilelike, stringify_path
 
 from volume_core.errors import InvalidNameError, NotFoundError
+from volume_core.facade.addresses import PROTOCOL, Address, join, parse, strip
 from volume_core.facade.versions import Version
 from volume_core.format.entries import Entry, Kind
-from volume_core.fs.addresses import PROTOCOL, Address, join, parse, strip
 from volume_core.fs.files import Content
 from volume_core.fs.infos import Info, Tree, below, children, directory_info, find, fingerprint, info_of
 from volume_core.fs.naming import volumes_at

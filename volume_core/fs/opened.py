@@ -14,11 +14,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
 
+from volume_core.facade.addresses import Address
 from volume_core.facade.browsing import Browsers
 from volume_core.facade.releasing import release_with
 from volume_core.facade.versions import Place, Version, read_version
 from volume_core.format.names import Locator
-from volume_core.fs.addresses import Address
 from volume_core.fs.naming import find_version
 from volume_core.parts.forking import renew_after_fork
 from volume_core.plugins.manager import plugins

@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar, cast
 
 from volume_core.errors import VolumeError
+from volume_core.facade.addresses import PROTOCOL
 from volume_core.facade.twins import in_thread
-from volume_core.fs.addresses import PROTOCOL
 from volume_core.mount.errnos import errno_of
 from volume_core.parts.forking import renew_after_fork
 

@@ -24,10 +24,10 @@ from fsspec.implementations.local import trailing_sep
 from fsspec.transaction import Transaction
 
 from volume_core.errors import NotFoundError, ReadOnlyError
+from volume_core.facade.addresses import PROTOCOL, Address, parse
 from volume_core.format.entries import Entry
 from volume_core.format.names import Locator
 from volume_core.fs import steps
-from volume_core.fs.addresses import PROTOCOL, Address, parse
 from volume_core.fs.drafts import Draft, Drafts, Source, Step
 from volume_core.fs.files import Content
 from volume_core.fs.infos import Info, Tree
