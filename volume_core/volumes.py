@@ -54,6 +54,7 @@ from volume_core.parts.checking import Problem, check_version
 from volume_core.parts.landing import Goal, LandingPolicy
 from volume_core.parts.publishing import About
 from volume_core.plugins.manager import plugins
+from volume_core.plugins.waiting import volumes_loaded
 from volume_core.storage.opening import normalize
 
 StrPath = str | os.PathLike[str]
@@ -475,3 +476,6 @@ def _from_record(cls: type[RWVolume], fields: dict[str, Any], policy: LandingPol
     volume = cls.model_validate(fields)
     volume._handle.policy = policy
     return volume
+
+
+volumes_loaded()
