@@ -133,4 +133,3 @@ def _schema(instance: json_schemas.Instance, _context: Context) -> JSONSchema | 
         return None
     locator = JSONSchema(type=JSONSchemaInstanceType.STRING, description=_LOCATOR)
     return JSONSchema(type=JSONSchemaInstanceType.OBJECT, title=TITLE, properties={"locator": locator})
-

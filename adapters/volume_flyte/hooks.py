@@ -7,6 +7,7 @@ is imported is asked.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 from volume_core import ActionRef, hookimpl
 
@@ -39,3 +40,12 @@ def volume_default_bucket() -> str | None:
 
         return running_two.default_bucket()
     return None
+
+
+@hookimpl
+def volume_open_store(url: str, options: Mapping[str, str]) -> None:
+    """Before a bucket is opened: Flyte's own settings for it, if there are no others.  It is opened by others."""
+    if url.startswith("s3://"):
+        from volume_flyte import s3
+
+        s3.lend()
