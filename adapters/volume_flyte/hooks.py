@@ -7,8 +7,12 @@ is imported is asked.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from volume_core import ActionRef, hookimpl
+
+if TYPE_CHECKING:
+    from volume_core import ROVolume
 
 
 @hookimpl
@@ -39,3 +43,21 @@ def volume_default_bucket() -> str | None:
 
         return running_two.default_bucket()
     return None
+
+
+@hookimpl
+def volume_mounted(name: str, locator: str | None, writable: bool, action: ActionRef | None) -> None:
+    """Into the report of the running task of flyte 2."""
+    if "flyte" in sys.modules and action is not None and action.engine == "flyte":
+        from volume_flyte.v2 import reporting
+
+        reporting.note_mounted(name, locator, action, writable=writable)
+
+
+@hookimpl
+def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
+    """Into the report of the running task of flyte 2."""
+    if "flyte" in sys.modules and action is not None and action.engine == "flyte":
+        from volume_flyte.v2 import reporting
+
+        reporting.note_committed(version, action)
