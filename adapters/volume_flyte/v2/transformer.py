@@ -1,6 +1,6 @@
 """How a volume crosses from one action of flyte 2 to the next.
 
-    task returns RWVolume ──hand_over──> ROVolume ──its record──> Binary(msgpack) ──> the class that the next one asks for
+    task returns RWVolume ──hand_over──> ROVolume ──its record──> Binary(msgpack) ──> the class that is asked for
 
 Always true:
 
