@@ -8,7 +8,7 @@ adapters turn their own templates into a dictionary and back.
 Always true:
 
   1. What is given is never changed; what it says stays, or there is an error: nothing is overruled in silence.
-  2. Prepared twice, a pod is as it was prepared once.
+  2. Prepared twice alike, or the second time without options, a pod is as it was prepared once.
   3. The plugins (volume_pod) see the spec last, so a site has the last word.
 """
 
@@ -54,7 +54,8 @@ class PodOptions(TypedDict, total=False):
     privileged: where there is no such plugin: a privileged container, and the node's /dev/fuse.  (The node's
         device alone, without privilege, is of no use: the container's device rules forbid to open it.)
     cache_size: of the emptyDir for uncommitted work and the cache, a quantity of bytes (`20Gi`).  Kubernetes evicts
-        the pod that exceeds it, so the cache is told to keep to half of it.  None: as much as the node has
+        the pod that exceeds it, so the cache is told to keep to half of it.  None: as much as the node has.  By
+        default what the pod says already, else 20Gi
     state_dir: where that emptyDir is mounted, and VOLUME_STATE_DIR points; by default where the container's own
         VOLUME_STATE_DIR points, else /var/lib/volumes.  If something is mounted there already it is left as it is
     run_as_user: the user id of the container.  By default what the pod says, else 0: for anybody else
@@ -251,13 +252,15 @@ def _with_state(spec: dict[str, Any], mine: dict[str, Any], options: PodOptions)
     state_dir = _state_dir(mine, options.get("state_dir"))
     if _mounted_at(mine, state_dir) not in {None, _STATE_VOLUME}:
         return  # somebody's own disk
-    size = options.get("cache_size", CACHE_SIZE)
+    there = next((each["emptyDir"] for each in spec.get("volumes") or [] if _is_state(each)), None)
+    before = CACHE_SIZE if there is None else there.get("sizeLimit")
+    size = options.get("cache_size", before)
     disk: dict[str, Any] = {}
     if size is not None:
         size_bytes = quantity(size, "cache_size")
         _check_disk(mine, size, size_bytes)
         disk["sizeLimit"] = str(size)
-        _set_variable(mine, _CACHE_LIMIT_VARIABLE, str(int(size_bytes / 2)))
+        _set_variable(mine, _CACHE_LIMIT_VARIABLE, _half_of(size), instead_of=before and _half_of(before))
     _mount(spec, mine, _STATE_VOLUME, state_dir, emptyDir=disk)
 
 
@@ -294,8 +297,18 @@ def _check_disk(mine: dict[str, Any], size: object, size_bytes: Decimal) -> None
         )
 
 
-def _set_variable(mine: dict[str, Any], name: str, value: str) -> None:
-    env = list(mine.get("env") or [])
+def _is_state(volume: Mapping[str, Any]) -> bool:
+    return volume["name"] == _STATE_VOLUME and "emptyDir" in volume
+
+
+def _half_of(size: object) -> str:
+    """Return half of *size*, in bytes."""
+    return str(int(quantity(size, "cache_size") / 2))
+
+
+def _set_variable(mine: dict[str, Any], name: str, value: str, instead_of: str | None = None) -> None:
+    """Give the container a variable, if it has none of that name or one that says *instead_of*."""
+    env = [each for each in mine.get("env") or [] if each != {"name": name, "value": instead_of}]
     if not any(each["name"] == name for each in env):
         env.append({"name": name, "value": value})
     mine["env"] = env

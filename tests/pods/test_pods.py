@@ -55,7 +55,9 @@ def test_without_a_device_plugin_a_privileged_container_gets_the_nodes_device():
     assert {} == container["resources"]
 
 
-@pytest.mark.parametrize("options", [{}, {"privileged": True}, {"apparmor_unconfined": True, "run_as_user": 1000}])
+@pytest.mark.parametrize(
+    "options", [{}, {"privileged": True}, {"apparmor_unconfined": True, "run_as_user": 1000}, {"cache_size": None}]
+)
 def test_prepared_twice_is_prepared_once_and_what_was_given_is_not_changed(options):
     given = pod(image="image", resources={"limits": {"cpu": 2}}, env=[{"name": "A", "value": "b"}])
     before = copy.deepcopy(given)
@@ -259,6 +261,16 @@ def test_a_disk_without_a_limit_is_the_nodes():
 
     assert [{"name": "volume-state", "emptyDir": {}}] == spec["volumes"]
     assert {"VOLUME_STATE_DIR": "/var/lib/volumes"} == environment(spec["containers"][0])
+
+
+def test_a_disk_of_ours_keeps_its_size_until_another_one_is_asked_for():
+    spec = pods.prepared(pod(), cache_size="50Gi", run_as_user=1000, state_dir="/state").spec
+    larger = pods.prepared(spec, cache_size="80Gi").spec
+
+    assert spec == pods.prepared(spec).spec
+    assert [{"name": "volume-state", "emptyDir": {"sizeLimit": "80Gi"}}] == larger["volumes"]
+    assert {"VOLUME_STATE_DIR": "/state", "VOLUME_CACHE_LIMIT": str(40 << 30)} == environment(larger["containers"][0])
+    assert [{"name": "volume-state", "mountPath": "/state"}] == larger["containers"][0]["volumeMounts"]
 
 
 def test_a_disk_that_is_mounted_there_already_is_left_alone():
