@@ -34,6 +34,7 @@ from volume_core.errors import InvalidNameError, VolumeError
 from volume_core.facade.batches import WritesFiles
 from volume_core.facade.blocks import WritesInBlocks
 from volume_core.facade.comparing import Compares
+from volume_core.facade.contents import KnowsContents
 from volume_core.facade.files import ReadsFiles
 from volume_core.facade.heads import announce, renewed
 from volume_core.facade.histories import Historical
@@ -167,7 +168,7 @@ class Volume(ByName, Lazily, Merges, ReadsFiles):
         return volume
 
 
-class ROVolume(Promoting, Compares, Historical, Volume):
+class ROVolume(Promoting, Compares, KnowsContents, Historical, Volume):
     """One version: it can be mounted to read, forked and verified, and never changes."""
 
     @model_validator(mode="after")

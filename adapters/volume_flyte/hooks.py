@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from volume_core import ActionRef, hookimpl
+from volume_core.plugins.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from volume_core import ActionRef, ROVolume
 
 
 @hookimpl
@@ -49,3 +53,21 @@ def volume_open_store(url: str, options: Mapping[str, str]) -> None:
         from volume_flyte import s3
 
         s3.lend()
+
+
+@hookimpl
+def volume_mounted(name: str, locator: str | None, writable: bool, action: ActionRef | None) -> None:
+    """Into the report of the running task of flyte 2."""
+    if "flyte" in sys.modules and action is not None and action.engine == "flyte":
+        from volume_flyte.v2 import reporting
+
+        reporting.note_mounted(name, locator, action, writable=writable)
+
+
+@hookimpl
+def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
+    """Into the report of the running task of flyte 2."""
+    if "flyte" in sys.modules and action is not None and action.engine == "flyte":
+        from volume_flyte.v2 import reporting
+
+        reporting.note_committed(version, action)
