@@ -9,7 +9,7 @@
 Why not leave it to flytekit: it takes every other exception from here for one that no retry can cure.
 
 Always true: what is committed is committed by a run, local or in a container; never when a workflow is compiled,
-registered, or called from a client.
+registered, or called from a client.  No class of a volume is imported here: this is imported when they are loaded.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from flytekit.core.context_manager import ExecutionState, FlyteContext, FlyteContextManager
 from flytekit.core.type_engine import TypeTransformerFailedError
 from flytekit.exceptions.system import FlyteDownloadDataException, FlyteUploadDataException
 
 from volume_core.errors import StorageError, VolumeError
-from volume_core.passing import hand_over
-from volume_core.volumes import ROVolume, RWVolume, Volume
+
+if TYPE_CHECKING:
+    from volume_core.volumes import ROVolume, Volume
 
 # In a container a workflow may be compiled while a task runs: that task is a dynamic one, and the constants are its.
 _RUNS_AND_COMPILES = (ExecutionState.Mode.TASK_EXECUTION, ExecutionState.Mode.DYNAMIC_TASK_EXECUTION)
@@ -35,6 +37,8 @@ _watched: ContextVar[list[Exception] | None] = ContextVar("volume_flyte_failures
 
 def handed_over(volume: Volume) -> ROVolume:
     """Commit *volume* if it is a writer, and return the version; from any thread."""
+    from volume_core.passing import hand_over  # which may be half loaded when the classes are
+
     try:
         _check(volume, FlyteContextManager.current_context())
         return hand_over(volume)
@@ -98,6 +102,8 @@ def _told(
 
 def _check(volume: Volume, context: FlyteContext) -> None:
     """Raise TypeTransformerFailedError for a writer where nothing runs."""
+    from volume_core.volumes import RWVolume
+
     if not isinstance(volume, RWVolume):
         return
     mode = _mode(context)

@@ -52,7 +52,9 @@ class VolumeTransformer(AsyncTypeTransformer[Any]):
     def get_literal_type(self, t: type[Any] | None = None) -> LiteralType:
         """Return the one literal type, whatever class *t* is."""
         from volume_flyte.fields import SCHEMA
+        from volume_flyte.v1 import commandline
 
+        commandline.register()
         annotation = TypeAnnotation({CACHE_KEY_METADATA: {SERIALIZATION_FORMAT: MESSAGEPACK}})
         return LiteralType(simple=SimpleType.STRUCT, metadata={**SCHEMA, **_MARK}, annotation=annotation)
 
@@ -60,6 +62,9 @@ class VolumeTransformer(AsyncTypeTransformer[Any]):
         """Return ROVolume for our literal type; ValueError for any other."""
         metadata = literal_type.metadata or {}
         if literal_type.simple == SimpleType.STRUCT and _MARK.items() <= metadata.items():
+            from volume_flyte.v1 import commandline
+
+            commandline.register()
             return self.python_type
         raise ValueError(f"{literal_type} is no volume's")
 
