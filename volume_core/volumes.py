@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, Unpack
 
-from pydantic import model_validator
+from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from volume_core.domain.view import View
@@ -43,6 +43,7 @@ from volume_core.facade.lines import renamed
 from volume_core.facade.merging import Merges
 from volume_core.facade.mounts import MountOptions, Options
 from volume_core.facade.naming import ByName, Promoting, Reloading, checked_policy, place_of
+from volume_core.facade.receiving import looked_up
 from volume_core.facade.records import METADATA_STORE_TYPES, fields_of, place
 from volume_core.facade.statuses import Status
 from volume_core.facade.twins import awaitable, awaitable_context, awaitable_of_class
@@ -54,6 +55,7 @@ from volume_core.parts.checking import Problem, check_version
 from volume_core.parts.landing import Goal, LandingPolicy
 from volume_core.parts.publishing import About
 from volume_core.plugins.manager import plugins
+from volume_core.plugins.waiting import volumes_loaded
 from volume_core.storage.opening import normalize
 
 StrPath = str | os.PathLike[str]
@@ -63,7 +65,9 @@ class Volume(ByName, Lazily, Merges, ReadsFiles):
     """What reading and writing handles have in common, and the ways to get one.
 
     `Volume.model_validate(record)` gives an ROVolume for a version's record, and an RWVolume for one that has no
-    version under its own name yet.
+    version under its own name yet.  Of the classes below it gives that one: a version as an RWVolume is a fork under
+    the same name, a writer as an ROVolume is committed.  Besides records it takes what else can stand for a volume:
+    a locator, `NAME` or `NAME:REF`, a `vol://` URL, the JSON of a record (docs/tasks.md).
     """
 
     def __new__(cls, *_args: Any, **_fields: Any) -> Self:
@@ -74,12 +78,19 @@ class Volume(ByName, Lazily, Merges, ReadsFiles):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _choose_class(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Any:
-        if cls is not Volume or not isinstance(value, Mapping):
-            return handler(value)
-        index = value.get("index")
-        is_version = index is not None and Locator.parse(index).volume == value.get("name")
-        return (ROVolume if is_version else RWVolume).model_validate(value)
+    def _as_given(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Any:
+        given = looked_up(value) if isinstance(value, str | Mapping) else value
+        if isinstance(given, Version):
+            given = ROVolume.of_version(given)
+        if isinstance(given, RWVolume) and issubclass(cls, ROVolume):
+            return given.commit_sync()
+        if isinstance(given, ROVolume) and issubclass(cls, RWVolume):
+            return given.fork_sync(given.name)
+        if cls is not Volume or not isinstance(given, Mapping):
+            return handler(given)
+        index = given.get("index")
+        is_version = index is not None and Locator.parse(index).volume == given.get("name")
+        return (ROVolume if is_version else RWVolume).model_validate(given)
 
     @classmethod
     def new(
@@ -427,18 +438,32 @@ class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
         # The one place where a writer's record changes; its name stays its own.
         self.__dict__.update(fields_of(version.locator, version.manifest) | {"name": self.name})
 
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        """A pickled writer is its record, opened by name if it was; what it has not committed cannot go with it."""
+    @model_serializer(mode="wrap")
+    def _as_record(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In JSON a writer leaves the process: within a task that commits it, elsewhere it must have been committed."""
+        if info.mode == "json":
+            if plugins().current_task() is not None:
+                self.commit_sync()
+            else:
+                self._check_committed("become JSON")
+        record: dict[str, Any] = handler(self)
+        return record
+
+    def _check_committed(self, what: str) -> None:
         with self._handle.lock:
-            try:
-                writer = self._writer()
-            except VolumeError as error:
-                raise TypeError(str(error)) from error
+            writer = self._writer()
             if writer is not None and writer.has_changes():
-                raise TypeError(
-                    f"volume {self.name!r} has changes that are not committed, and they cannot be pickled: "
+                raise VolumeError(
+                    f"volume {self.name!r} has changes that are not committed, and they cannot {what}: "
                     "commit first, and pass on the version that commit returns"
                 )
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """A pickled writer is its record, opened by name if it was; what it has not committed cannot go with it."""
+        try:
+            self._check_committed("be pickled")
+        except VolumeError as error:
+            raise TypeError(str(error)) from error
         return _from_record, (type(self), self.model_dump(), self._handle.policy)
 
     __hash__ = object.__hash__
@@ -452,3 +477,6 @@ def _from_record(cls: type[RWVolume], fields: dict[str, Any], policy: LandingPol
     volume = cls.model_validate(fields)
     volume._handle.policy = policy
     return volume
+
+
+volumes_loaded()

@@ -343,7 +343,7 @@ def test_the_command_starts_without_what_it_does_not_need():
     code = (
         "import sys\nfrom volume_core.cli.main import main\n"
         "try: main(['--version'])\nexcept SystemExit: pass\n"
-        "assert not {'obstore', 'boto3', 'pydantic', 'rich', 'asyncio'} & set(sys.modules)"
+        "assert not {'obstore', 'botocore', 'pydantic', 'rich', 'asyncio'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

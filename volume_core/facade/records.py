@@ -30,8 +30,11 @@ def _checked(locator: str) -> str:
 class Record(BaseModel):
     """The fields of every volume.  DO NOT REORDER: engines key their caches on the JSON's bytes."""
 
-    # frozen: a version's record never changes, and a writer's only by what it commits.
-    model_config = ConfigDict(extra="ignore", frozen=True, ignored_types=(awaitable_of_class,))
+    # frozen: a version's record never changes, and a writer's only by what it commits.  Inputs are not repeated in
+    # errors: a URL may hold a key.
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, hide_input_in_errors=True, ignored_types=(awaitable_of_class,)
+    )
 
     kind: Literal["volume/v1"] = "volume/v1"
     name: Annotated[str, AfterValidator(validate_name)] = Field(description="the volume's name within its store")

@@ -1,0 +1,30 @@
+"""Door: a volume goes from one task to the next.  Adapters of engines call this, and nobody else has to.
+
+    task A returns RWVolume ──hand_over──> ROVolume ──its record──> the engine ──Class.model_validate──> task B
+
+What task B is given depends on what it asks for: `ROVolume.model_validate(record)` is that version,
+`RWVolume.model_validate(record)` a fork of it under the same name.  Both take everything else that can stand for a
+volume, too (docs/tasks.md).
+
+Always true: handing over twice, at once or later, gives one version as long as nothing was written in between, and so
+does handing over a fork that nobody wrote to.
+"""
+
+from __future__ import annotations
+
+from volume_core.volumes import ROVolume, RWVolume, Volume
+
+__all__ = ["hand_over"]
+
+
+def hand_over(volume: Volume, message: str = "") -> ROVolume:
+    """Return what the next task gets: the version itself; of a writer what it has committed, after a commit.
+
+    A mount stays as it is.  Any thread may call this.  Raises what `RWVolume.commit` does; then nothing is published,
+    and what was written is still in the working copy.  TypeError if *volume* is not one.
+    """
+    if isinstance(volume, RWVolume):
+        return volume.commit_sync(message)
+    if isinstance(volume, ROVolume):
+        return volume
+    raise TypeError(f"a volume is handed over, not a {type(volume).__name__}")
