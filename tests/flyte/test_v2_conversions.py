@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import flyte
 import pytest
@@ -24,6 +25,7 @@ from v2_tasks import Failing, make, make_in, make_with_report, maybe_in
 
 from volume_core import BusyError, ConflictError, InvalidNameError, ROVolume, RWVolume, StorageError, Volume
 from volume_core.plugins.manager import register
+from volume_flyte.v2.caching import VolumeHash
 from volume_flyte.v2.failing import failure
 from volume_flyte.v2.transformer import PASSED_ON
 
@@ -235,24 +237,47 @@ def test_a_traced_call_is_known_by_the_version_it_gets_whichever_way_that_came(r
     assert 1 == len(set(step_names))
 
 
-def test_a_cached_call_is_found_again_by_another_process(run, tmp_path, monkeypatch):
-    version = committed()
-    code = "import flyte, sys, v2_tasks\nflyte.init()\nflyte.run(v2_tasks.measure, volume=sys.argv[1])\n"
+def said_by(*runs: tuple[str, str]) -> str:
+    """What a process of its own prints that runs tasks of v2_tasks, each with its volume."""
+    code = "import flyte, sys, v2_tasks\nflyte.init()\nfor each in sys.argv[1:]:\n"
+    code += "    task, volume = each.split('=', 1)\n    flyte.run(getattr(v2_tasks, task), volume=volume)\n"
     paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code, *(f"{task}={volume}" for task, volume in runs)],
+        env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert 0 == done.returncode, done.stderr
+    return done.stdout
 
-    def said(spelled: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code, spelled],
-            env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert 0 == done.returncode, done.stderr
-        return done.stdout
 
-    assert "measured data" in said(version.locator)
-    assert "measured data" not in said(version.name)
+def test_a_cached_call_is_found_again_by_another_process(run):
+    version = committed()
     fork = version.fork_sync("data")
     (fork.mount_sync() / "b.txt").write_text("b")
-    assert "measured data" in said(fork.finalize_sync().locator)
+
+    assert 1 == said_by(("measure", version.locator), ("measure", version.name)).count("measured")
+    assert 1 == said_by(
+        ("measure", f"data:{version.version}"), ("measure", fork.finalize_sync().locator)
+    ).count("measured")  # fmt: skip
+
+
+def test_a_call_that_asks_for_contents_is_found_again_by_what_is_in_a_volume(run):
+    first, same, other = committed("first"), committed("same"), committed("other", {"a.txt": "another"})
+
+    said = said_by(*(("weigh", each.locator) for each in (first, same, other)))
+
+    assert ["weighed first 1", "weighed other 1"] == [line for line in said.splitlines() if "weighed" in line]
+
+
+def test_the_key_by_contents_of_flytekit_is_taken_too(run):
+    from volume_flyte.v1.caching import VolumeHash as Flytekits
+
+    version = committed()
+    keys = [
+        asyncio.run(literal_of(version, Annotated[ROVolume, each])).hash for each in (VolumeHash, Flytekits, "a note")
+    ]
+
+    assert [version.content_digest_sync()] * 2 + [""] == keys
 
 
 # -- commits that fail

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import flyte
 
@@ -10,6 +11,7 @@ from volume_core import ROVolume, RWVolume, Volume, hookimpl
 from volume_core.plugins.manager import plugins, register
 from volume_core.storage.local import LocalStore
 from volume_core.testing.faulty import FaultyStore
+from volume_flyte.v2.caching import VolumeHash
 
 env = flyte.TaskEnvironment("v2-tasks")
 WRITES = frozenset({"put_new", "put", "swap"})
@@ -64,6 +66,11 @@ async def make_with_report(name: str) -> RWVolume:
 
 
 @env.task
+async def where() -> str:
+    return Volume.new("data").store_url
+
+
+@env.task
 async def make_in(bucket: str) -> RWVolume:
     fail()
     return written(Volume.new("data", bucket))
@@ -79,6 +86,17 @@ async def maybe_in(bucket: str) -> ROVolume | None:
 async def measured(volume: ROVolume) -> int:
     print(f"measured {volume.name}")
     return volume.used_bytes
+
+
+@env.task(cache="auto")
+async def weighed(volume: Annotated[ROVolume, VolumeHash], volumes: list[Annotated[ROVolume, VolumeHash]]) -> int:
+    print(f"weighed {volume.name} {len(volumes)}")
+    return volume.used_bytes
+
+
+@env.task
+async def weigh(volume: ROVolume) -> int:
+    return await weighed(volume, [volume])
 
 
 @env.task

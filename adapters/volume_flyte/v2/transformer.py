@@ -33,6 +33,7 @@ from volume_core.facade.twins import in_thread
 from volume_core.passing import hand_over
 from volume_flyte import fields
 from volume_flyte.fields import SCHEMA, identity, is_schema, is_volume
+from volume_flyte.v2.caching import key_of
 from volume_flyte.v2.failing import failure
 from volume_flyte.v2.reporting import page_of
 from volume_flyte.v2.running import task_context
@@ -84,7 +85,10 @@ class VolumeTransformer(TypeTransformer[Volume]):
         given = await _received(python_val, _declared(python_type))
         version = await in_thread(functools.partial(handed_over, given))
         packed: bytes = msgpack.packb(identity(version))
-        return literals_pb2.Literal(scalar=literals_pb2.Scalar(binary=literals_pb2.Binary(value=packed, tag=MSGPACK)))
+        return literals_pb2.Literal(
+            scalar=literals_pb2.Scalar(binary=literals_pb2.Binary(value=packed, tag=MSGPACK)),
+            hash=await in_thread(functools.partial(_key_of, version, python_type)),
+        )
 
     async def to_python_value(self, lv: literals_pb2.Literal, expected_python_type: type[Volume]) -> Volume:
         """Return the volume in the class that the task declares: the version itself, or a fork under its name."""
@@ -101,6 +105,13 @@ def register() -> None:
     for each in CLASSES:
         TypeEngine.register_additional_type(transformer, each)
     fields.register(field_handed_over)
+
+
+def _key_of(version: ROVolume, declared: Any) -> str:
+    try:
+        return key_of(version, declared)
+    except (VolumeError, OSError) as error:
+        raise failure(f"{version.locator} could not be read for its key in caches", error) from error
 
 
 def _as_struct(value: Mapping[str, Any]) -> Struct:
