@@ -174,6 +174,7 @@ def test_the_report_of_a_task_shows_what_it_mounted_and_committed(run):
     assert "base, mounted read-only" in report
     assert "forked, mounted writable" in report
     assert report.index(middle.volume.version) < report.rindex(last.volume.version)
+    assert 2 == report.count('<div class="volume-page">')
     assert "in the &lt;middle&gt;" in report
     assert "in the <middle>" not in report
     base.close_sync()
