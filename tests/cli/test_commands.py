@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from volume_core import Volume
 from volume_core.cli.exits import CODES, TRANSIENT, Failure, code_of
 from volume_core.cli.main import COMMANDS, main
-from volume_core.cli.output import printable, size
+from volume_core.cli.output import size
+from volume_core.domain.paths import printable
 from volume_core.errors import CorruptObjectError, StorageError
 from volume_core.parts.state import State
 from volume_core.testing.oracle import assert_same_tree
@@ -342,7 +343,7 @@ def test_the_command_starts_without_what_it_does_not_need():
     code = (
         "import sys\nfrom volume_core.cli.main import main\n"
         "try: main(['--version'])\nexcept SystemExit: pass\n"
-        "assert not {'obstore', 'boto3', 'pydantic', 'rich', 'asyncio'} & set(sys.modules)"
+        "assert not {'obstore', 'botocore', 'pydantic', 'rich', 'asyncio'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

@@ -212,12 +212,12 @@ def test_what_cannot_be_a_store_is_refused():
 
 def test_the_package_loads_its_names_when_they_are_used():
     code = (
-        "import sys, volume_core; heavy = {'pydantic', 'obstore', 'pluggy', 'blake3', 'asyncio', 'boto3'}\n"
+        "import sys, volume_core; heavy = {'pydantic', 'obstore', 'pluggy', 'blake3', 'asyncio', 'botocore'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "assert 'Volume' in dir(volume_core)\n"
         "for name in volume_core.__all__: assert getattr(volume_core, name) is not None\n"
         "from volume_core import *\n"
-        "assert not {'obstore', 'boto3', 'rich', 'click'} & set(sys.modules)\n"
+        "assert not {'obstore', 'botocore', 'rich', 'click'} & set(sys.modules)\n"
         "try: volume_core.nothing\n"
         "except AttributeError as error: print(error)\n"
     )

@@ -36,7 +36,7 @@ def aws_environment(monkeypatch, tmp_path):
 def moto():
     """The endpoint of moto's server."""
     server, endpoint = servers.start_moto()
-    # moto and boto3 are large, and stay: collecting garbage after each test need not look at them again.
+    # moto and botocore are large, and stay: collecting garbage after each test need not look at them again.
     gc.collect()
     gc.freeze()
     yield endpoint

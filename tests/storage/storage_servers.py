@@ -14,9 +14,9 @@ from collections.abc import MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import boto3
 import botocore.config
 import botocore.exceptions
+import botocore.session
 
 ACCESS_KEY = "AKIATESTTESTTEST"
 SECRET_KEY = "a-secret-that-is-never-shown"
@@ -25,11 +25,11 @@ AZURITE = "azurite@3.35.0"
 
 
 def s3_client(endpoint):
-    """Return a boto3 client: the other eye."""
+    """Return a client of botocore's: the other eye."""
     config = botocore.config.Config(
         s3={"addressing_style": "path"}, retries={"max_attempts": 1}, connect_timeout=5, read_timeout=20
     )
-    return boto3.client(
+    return botocore.session.Session().create_client(
         "s3",
         endpoint_url=endpoint,
         aws_access_key_id=ACCESS_KEY,
@@ -40,7 +40,7 @@ def s3_client(endpoint):
 
 
 class RawBucket(MutableMapping):
-    """The objects of a bucket below a prefix, through boto3."""
+    """The objects of a bucket below a prefix, through botocore."""
 
     def __init__(self, client, bucket, prefix=""):
         self.client = client

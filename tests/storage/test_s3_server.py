@@ -58,7 +58,7 @@ class TestGoogle(StoreContract):
 
 
 def said(call):
-    """Return what a server answered to a call of boto3, without what may differ between servers."""
+    """Return what a server answered to a call of botocore, without what may differ between servers."""
     try:
         answer = call()
     except botocore.exceptions.ClientError as error:

@@ -2,10 +2,11 @@
 
     what        S3                                   Google                    Azure
     ----------  -----------------------------------  ------------------------  ------------------------------
-    who         boto3, see credentials.py            application default       AZURE_STORAGE_* or a connection
+    who         botocore, see credentials.py         application default       AZURE_STORAGE_* or a connection
                                                      credentials               string, managed identity, ...
-    endpoint    AWS_ENDPOINT_URL_S3,                 STORAGE_EMULATOR_HOST     AZURE_STORAGE_ENDPOINT,
-                AWS_ENDPOINT_URL, the profile                                  AZURE_STORAGE_USE_EMULATOR
+    endpoint    VOLUME_S3_ENDPOINT,                  STORAGE_EMULATOR_HOST     AZURE_STORAGE_ENDPOINT,
+                AWS_ENDPOINT_URL_S3,                                           AZURE_STORAGE_USE_EMULATOR
+                AWS_ENDPOINT_URL, the profile
     region      AWS_REGION, AWS_DEFAULT_REGION, the  none                      none
                 profile
 
@@ -45,7 +46,7 @@ class Connection:
     """Two clients of one bucket, which differ in how long they wait, and what is known about the server.
 
     `standard` is True at the provider's own address, whose promises need no probing.
-    `aws` is who we are, where that is asked of boto3.
+    `aws` is who we are, where that is asked of botocore.
     """
 
     reads: Client
