@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from v2_kit import committed
 
 from volume_core import ROVolume
 
+ROOT = Path(__file__).parents[2]
+GROUP = "flyte.plugins.cli.commands"
 FLYTE = str(Path(sys.executable).with_name("flyte"))
 TASKS = """
 import flyte
@@ -96,3 +99,52 @@ def test_lists_optional_volumes_and_defaults_of_flyte_run(flyte, tasks, version)
 def test_what_is_no_volume_is_told_before_anything_runs(flyte, tasks):
     assert "names no volume" in flyte("run", "--local", tasks, "read", "--volume", '"no where"', code=1)
     assert "there is no volume 'nowhere'" in flyte("run", "--local", tasks, "read", "--volume", '"nowhere"', code=1)
+
+
+# -- our commands in flyte's
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch) -> None:
+    """The entry points of pyproject.toml, whatever is installed."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    lines = [f"[{GROUP}]", *(f"{name} = {where}" for name, where in groups[GROUP].items())]
+    info = tmp_path / "site" / "volume_core_of_this_checkout-0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: volume-core-of-this-checkout\nVersion: 0\n")
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(info.parent), os.environ.get("PYTHONPATH", "")]))
+
+
+def test_verb_and_noun_as_flyte_has_them(installed, flyte):
+    locator = flyte("create", "volume", "data", "-m", "empty")
+
+    [found] = json.loads(flyte("get", "volume", "--json"))
+    assert ("data", locator) == (found["name"], found["locator"])
+    assert "empty" == json.loads(flyte("get", "volume", "data", "--json"))["message"]
+    assert "data" in flyte("get", "volume")
+    flyte("delete", "volume", "data", "--yes")
+    assert [] == json.loads(flyte("get", "volume", "--json"))
+
+
+def test_mounts_and_everything_else_that_volume_does(installed, flyte):
+    flyte("volume", "new", "data")
+
+    path = flyte("mount", "volume", "data", "--rw", "--driver", "copy", "--detach")
+    (Path(path) / "a.txt").write_text("a")
+    flyte("volume", "commit", path, "-m", "by hand")
+    flyte("unmount", "volume", path)
+
+    assert not Path(path).exists() or not any(Path(path).iterdir())
+    assert "a.txt" == flyte("volume", "ls", "data")
+    assert "by hand" in flyte("volume", "log", "data")
+
+
+def test_errors_are_ours_with_our_exit_codes(installed, flyte):
+    committed()
+
+    assert "there is no volume 'nowhere'" in flyte("get", "volume", "nowhere", code=3)
+    assert "there is no volume 'nowhere'" in flyte("mount", "volume", "nowhere", code=3)
+    assert "there is no volume 'nowhere'" in flyte("volume", "log", "nowhere", code=3)
+    assert "explore needs a terminal" in flyte("explore", "volume", "data", code=1)
+    assert "Usage: flyte create volume [OPTIONS] [NAME]" in flyte("create", "volume", "--help")
