@@ -19,10 +19,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from volume_flyte.caching import VolumeHash
     from volume_flyte.files import as_directory, as_file
     from volume_flyte.images import with_high_throughput_volume_deps, with_volume_deps
     from volume_flyte.pods import fuse_pod_template
-    from volume_flyte.v1.caching import VolumeHash
 
 __all__ = [
     "VolumeHash",
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "VolumeHash": "v1.caching",
+    "VolumeHash": "caching",
     "as_directory": "files",
     "as_file": "files",
     "fuse_pod_template": "pods",
