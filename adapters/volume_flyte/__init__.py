@@ -20,11 +20,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from volume_flyte.caching import VolumeHash
+    from volume_flyte.files import as_directory, as_file
     from volume_flyte.images import with_high_throughput_volume_deps, with_volume_deps
     from volume_flyte.pods import fuse_pod_template
 
 __all__ = [
     "VolumeHash",
+    "as_directory",
+    "as_file",
     "fuse_pod_template",
     "with_high_throughput_volume_deps",
     "with_volume_deps",
@@ -32,6 +35,8 @@ __all__ = [
 
 _HOMES = {
     "VolumeHash": "caching",
+    "as_directory": "files",
+    "as_file": "files",
     "fuse_pod_template": "pods",
     "with_high_throughput_volume_deps": "images",
     "with_volume_deps": "images",
