@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from volume_flyte.images import with_high_throughput_volume_deps, with_volume_deps
     from volume_flyte.pods import fuse_pod_template
     from volume_flyte.v1.caching import VolumeHash
+    from volume_flyte.workflows import workflow_mounts
 
 __all__ = [
     "VolumeHash",
     "fuse_pod_template",
     "with_high_throughput_volume_deps",
     "with_volume_deps",
+    "workflow_mounts",
 ]
 
 _HOMES = {
@@ -35,6 +37,7 @@ _HOMES = {
     "fuse_pod_template": "pods",
     "with_high_throughput_volume_deps": "images",
     "with_volume_deps": "images",
+    "workflow_mounts": "workflows",
 }
 
 
