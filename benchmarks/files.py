@@ -1,4 +1,4 @@
-"""What files cost without a mount: a batch of small files into a bucket, a listing of a large version."""
+"""What files cost without a mount: a batch of small files into a bucket, a listing of a large version, a download."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.figures import Figure, make_files, seconds
+from benchmarks.figures import Figure, make_files, seconds, speed
 from volume_core.domain.changes import Changes
 from volume_core.facade.versions import Place
 from volume_core.format.digests import digest
 from volume_core.format.entries import ChunkRef, Entry, Extent, Kind
+from volume_core.fs import VolumeFileSystem
 from volume_core.parts.intents import HeldIntent
 from volume_core.parts.publishing import About, publish_changes
 from volume_core.volumes import Volume
 
 UPLOADED = 10_000
 ROUNDS = 5
+DOWNLOADED = 1_000
 DIRECTORIES, PER_DIRECTORY = 1_000, 1_000
 FLAT = 10_000
 
@@ -107,9 +109,30 @@ def listings(home: Path) -> Iterator[Figure]:
         yield Figure(name, statistics.median(times), 0.3, "s", "index cached, a fresh handle", lower_is_better=True)
 
 
+def downloads(home: Path) -> Iterator[Figure]:
+    """Get a directory of 1,000 files of 4 KiB by one call, and file by file."""
+    source = home / "source"
+    source.mkdir()
+    make_files(source, DOWNLOADED, per_directory=50)
+    fs = VolumeFileSystem(bucket=f"file://{home}/store")
+    fs.put(f"{source}/", "bench", recursive=True)
+    names = fs.find("bench")
+    rounds = iter(range(1_000))
+
+    def whole() -> float:
+        target = f"{home}/whole-{next(rounds)}"
+        return seconds(lambda: fs.get("bench", target, recursive=True))
+
+    def one_by_one() -> float:
+        target = f"{home}/single-{next(rounds)}"
+        return seconds(lambda: [fs.get_file(name, f"{target}/{name}") for name in names])
+
+    yield speed(f"vol:// get of {DOWNLOADED} files of 4 KiB", 1.5, whole, one_by_one)
+
+
 def figures(home: Path) -> Iterator[Figure]:
     """Every figure of this page, each in a directory of its own."""
-    for number, measure in enumerate((upload, listings)):
+    for number, measure in enumerate((upload, listings, downloads)):
         place = home / f"files-{number}"
         place.mkdir()
         yield from measure(place)

@@ -9,7 +9,8 @@ one writer's line: the version it started from, and a working copy once it is mo
 
 Always true:
 
-  1. Every method that may wait exists twice: `await x()` and `x_sync()`.
+  1. Every method that may wait exists twice: `await x()` and `x_sync()`; `as_directory` and `as_file`, which wait
+     only for a writer's commit, do not.
   2. Every method may be called from several threads at once: one works, the others wait.
   3. What a writer wrote and did not commit stays in its working copy until it is committed or
      abandoned, whatever happens to the handle, the process or the machine.
@@ -45,6 +46,7 @@ from volume_core.facade.mounts import MountOptions, Options
 from volume_core.facade.naming import ByName, Promoting, Reloading, checked_policy, place_of
 from volume_core.facade.receiving import looked_up
 from volume_core.facade.records import METADATA_STORE_TYPES, fields_of, place
+from volume_core.facade.referring import Refers
 from volume_core.facade.statuses import Status
 from volume_core.facade.twins import awaitable, awaitable_context, awaitable_of_class
 from volume_core.facade.versions import Place, Version, read_version
@@ -61,7 +63,7 @@ from volume_core.storage.opening import normalize
 StrPath = str | os.PathLike[str]
 
 
-class Volume(ByName, Lazily, Merges, ReadsFiles):
+class Volume(ByName, Lazily, Merges, ReadsFiles, Refers):
     """What reading and writing handles have in common, and the ways to get one.
 
     `Volume.model_validate(record)` gives an ROVolume for a version's record, and an RWVolume for one that has no
@@ -253,6 +255,9 @@ class ROVolume(Promoting, Compares, KnowsContents, Historical, Volume):
 
     verify = awaitable(verify_sync)
 
+    def _to_refer(self) -> ROVolume:
+        return self
+
     def __eq__(self, other: object) -> bool:
         """Two handles of one version are equal, mounted or not."""
         return isinstance(other, ROVolume) and other.index == self.index
@@ -405,6 +410,9 @@ class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
             return writer.status() if writer is not None else Status(name=self.name, locator=self.index)
 
     status = awaitable(status_sync)
+
+    def _to_refer(self) -> ROVolume:
+        return self.commit_sync()
 
     def _new_writer(self) -> Writer:
         policy = self._handle.policy

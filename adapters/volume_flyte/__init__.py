@@ -19,9 +19,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from volume_flyte.caching import VolumeHash
     from volume_flyte.images import with_high_throughput_volume_deps, with_volume_deps
     from volume_flyte.pods import fuse_pod_template
-    from volume_flyte.v1.caching import VolumeHash
     from volume_flyte.workflows import workflow_mounts
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "VolumeHash": "v1.caching",
+    "VolumeHash": "caching",
     "fuse_pod_template": "pods",
     "with_high_throughput_volume_deps": "images",
     "with_volume_deps": "images",

@@ -53,6 +53,14 @@ SPELLINGS = {
 }
 
 
+def test_a_locator_goes_before_the_record_that_it_was_put_over(version):
+    """Command lines complete what was given from a parameter's default, which is a record."""
+    default = committed("default").model_dump()
+
+    assert version == ROVolume.model_validate({**default, "locator": version.locator})
+    assert version == ROVolume.model_validate({**default, "locator": version.name})
+
+
 @pytest.mark.parametrize("spelled", SPELLINGS.values(), ids=SPELLINGS)
 def test_what_stands_for_a_version_is_that_version(version, spelled):
     given = spelled(version)

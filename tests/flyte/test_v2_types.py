@@ -374,7 +374,7 @@ def test_a_literal_that_is_no_volumes_is_refused(run):
     ids=str,
 )
 def test_a_union_of_both_says_what_to_write_instead(declared):
-    with pytest.raises((TypeError, ValueError), match="write ROVolume to be given the version itself, or RWVolume"):
+    with pytest.raises((TypeError, ValueError), match="Declare ROVolume to read it, or RWVolume"):
         TypeEngine.to_literal_type(declared)
 
 

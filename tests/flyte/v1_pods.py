@@ -1,6 +1,6 @@
 """A workflow as flytekit registers it, and its tasks run by hand as their pods would, by the registered command.
 
-Each is a process of its own, so that it can be killed, and several run at once.
+Each is a process of its own, so that it can be killed, and several run at once; all they share is the store.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from flytekit.models.dynamic_job import DynamicJobSpec
 from flytekit.models.literals import LiteralMap
 from flytekit.models.task import TaskSpec
 from flytekit.tools.translator import get_serializable
+
+from volume_core.parts.state import State
 
 HERE = Path(__file__).parent
 SCRIPTS = Path(sys.executable).parent
@@ -104,7 +106,7 @@ class Registered:
             "{{.prevCheckpointPrefix}}": after.directory / "checkpoint" if after else '""',
         }
         program, *arguments = [str(filled.get(each, each)) for each in template.container.args]
-        env = os.environ | (template.container.env or {}) | execution(number)
+        env = os.environ | (template.container.env or {}) | execution(number) | self.disk(pod)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
         if index is not None:
             env |= {"BATCH_JOB_ARRAY_INDEX_VAR_NAME": "INDEX", "INDEX": str(index)}
@@ -113,6 +115,15 @@ class Registered:
             env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=pod,
         )  # fmt: skip
         return Pod(process, pod)
+
+
+    def disk(self, pod: Path) -> dict[str, str]:
+        """What a pod has of its own: a state directory, and paths that no other one on this machine can have."""
+        return {
+            "VOLUME_STATE_DIR": str(pod / "state"),
+            "VOLUME_BUCKET": State.default().default_store_url,
+            "VOLUME_TEST_LOGS": str(pod / "logs"),
+        }
 
 
 def literals(inputs: dict[str, Any]) -> bytes:

@@ -90,7 +90,7 @@ class Container:
         self.directory = directory
         self.outputs = directory / "outputs"
         self._module = module
-        self._environ = environ | {"_U_EP_OVERRIDE": "dns:///localhost:1", "_U_INSECURE": "true"}
+        self.environ = environ | {"_U_EP_OVERRIDE": "dns:///localhost:1", "_U_INSECURE": "true"}
 
     def run(self, task: str, inputs: bytes, *, name: str = "a0", raw: str | None = None) -> str:
         """Run *task* with *inputs*; return what it logged."""
@@ -107,7 +107,7 @@ class Container:
         ]
         done = subprocess.run(
             list(map(str, command)),
-            env=self._environ, cwd=self.directory, capture_output=True, text=True, timeout=120, check=False,
+            env=self.environ, cwd=self.directory, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert 0 == done.returncode, done.stdout + done.stderr
         return done.stdout + done.stderr

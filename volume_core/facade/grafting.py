@@ -7,6 +7,7 @@ into: nothing is written outside the destination.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -122,7 +123,7 @@ def merge(fresh: Path, target: Path, *, keep_mode: bool = False) -> None:
     ExistsError, before anything is moved, where one is a directory and the other is not.
     """
     moves: list[tuple[Path, Path]] = []
-    merged: list[tuple[Path, Path]] = []
+    merged: list[tuple[Path, Path, os.stat_result]] = []
     waiting = [(fresh, target)]
     while waiting:
         source, there = waiting.pop()
@@ -132,16 +133,19 @@ def merge(fresh: Path, target: Path, *, keep_mode: bool = False) -> None:
             what = "is a directory" if _is_real_directory(there) else "is no directory"
             raise ExistsError(f"{there} {what}: remove it first", [os.fspath(there)])
         elif _is_real_directory(source):
-            merged.append((source, there))
+            merged.append((source, there, source.stat()))
             waiting.extend((child, there / child.name) for child in source.iterdir())
         else:
             moves.append((source, there))
-    for source, there in moves:
-        _move(source, there)
-    for source, there in reversed(merged):
+    for (above, there_above), group in itertools.groupby(moves, lambda move: (move[0].parent, move[1].parent)):
+        with _opened(above), _opened(there_above):
+            for source, there in group:
+                _move(source, there)
+    for source, there, status in reversed(merged):
         if not (keep_mode and there == target):
             with contextlib.suppress(PermissionError):  # somebody else's, in which this user may write
                 shutil.copystat(source, there)
+                os.utime(there, ns=(status.st_atime_ns, status.st_mtime_ns))  # it was emptied since
 
 
 def _is_real_directory(path: Path) -> bool:
@@ -149,15 +153,29 @@ def _is_real_directory(path: Path) -> bool:
 
 
 def _move(source: Path, there: Path) -> None:
-    """Rename *source*; a directory that may not be written, or lies in one, is no hindrance to its owner."""
-    modes = {each: each.stat() for each in (source.parent, source) if _is_real_directory(each)}
-    for each, status in modes.items():
-        each.chmod(status.st_mode | 0o700)
+    """Rename *source*, out of a directory that may be written and into one."""
+    if not _is_real_directory(source):
+        os.replace(source, there)
+        return
+    status = source.stat()
+    source.chmod(status.st_mode | 0o700)  # its entry ".." changes, which takes the right to write
     os.replace(source, there)
-    for each, status in modes.items():
-        found = there if each == source else each
-        os.utime(found, ns=(status.st_atime_ns, status.st_mtime_ns))
-        found.chmod(status.st_mode)
+    os.utime(there, ns=(status.st_atime_ns, status.st_mtime_ns))
+    there.chmod(status.st_mode)
+
+
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[None]:
+    """Have the right to write in *directory*, where the caller may decide that."""
+    status = directory.stat()
+    if status.st_mode & 0o700 == 0o700 or status.st_uid != os.geteuid():
+        yield
+        return
+    directory.chmod(status.st_mode | 0o700)
+    try:
+        yield
+    finally:
+        directory.chmod(status.st_mode)
 
 
 def size_of(browser: Browser, start: Node) -> int:

@@ -21,7 +21,7 @@ from volume_core.format.names import Locator, validate_name, without_secrets
 from volume_core.parts.resolving import resolve
 from volume_core.storage.opening import normalize
 
-_LOCATOR_KEYS = ("index", "locator", "uri", "url")
+_LOCATOR_KEYS = ("locator", "index", "uri", "url")
 _RECORD_KEYS = frozenset({"name", "bucket", "storage"})
 
 
@@ -33,7 +33,8 @@ def looked_up(value: str | Mapping[Any, Any]) -> Mapping[Any, Any] | Version:
     if isinstance(value, str):
         text = value.strip()
         return _from_json(text) if text.startswith(("{", '"')) else version_called(text)
-    if value.keys() >= _RECORD_KEYS:
+    # No record has a `locator`: beside the fields of one, it was put over a parameter's default.
+    if value.keys() >= _RECORD_KEYS and "locator" not in value:
         return value
     for key in _LOCATOR_KEYS:
         if isinstance(named := value.get(key), str):

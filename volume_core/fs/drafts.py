@@ -23,8 +23,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from volume_core.domain.changes import Upper
 from volume_core.domain.edits import Edits
 from volume_core.domain.view import View
 from volume_core.facade.browsing import Browsers
@@ -32,7 +33,12 @@ from volume_core.facade.staging import Staged
 from volume_core.format.digests import DIGEST_BYTES
 from volume_core.format.entries import ChunkRef, Entry, Extent, Kind
 from volume_core.parts.editing import FILE_MODE, EditSession
+from volume_core.parts.placing import Content
+from volume_core.parts.reading import Reader
 from volume_core.parts.state import State
+
+if TYPE_CHECKING:
+    from volume_core.fs.localtrees import LocalTree
 
 
 class Source(NamedTuple):
@@ -57,9 +63,9 @@ class Source(NamedTuple):
         now_ns, owner = time.time_ns(), (os.geteuid(), os.getegid())
         bits = FILE_MODE if mode is None else mode
         if self.data is not None:
-            return Entry(Kind.FILE, bits, *owner, now_ns, len(self.data), content=_standing_for(token, len(self.data)))
+            return Entry(Kind.FILE, bits, *owner, now_ns, len(self.data), content=standing_for(token, len(self.data)))
         status = os.stat(self.path)
-        content = _standing_for(token, status.st_size)
+        content = standing_for(token, status.st_size)
         if self.ours:
             return Entry(Kind.FILE, bits, *owner, now_ns, status.st_size, content=content)
         bits = status.st_mode & 0o7777 if mode is None else mode
@@ -67,7 +73,13 @@ class Source(NamedTuple):
         return Entry(Kind.FILE, bits, *owner, status.st_mtime_ns, status.st_size, content=content)
 
     def copied_to(self, path: str) -> Source:
-        """Return a copy of it, which is ours, in the local file *path*."""
+        """Return a copy of it in the local file *path*: ours, but with the attributes of a file of the caller's."""
+        if self.data is None and not self.ours:
+            shutil.copy2(self.path, path)
+            status = os.stat(self.path)
+            with contextlib.suppress(PermissionError):
+                os.chown(path, status.st_uid, status.st_gid)
+            return Source(path=path)
         with open(path, "xb") as file:
             if self.data is not None:
                 file.write(self.data)
@@ -85,7 +97,8 @@ class Source(NamedTuple):
             return file.read(max(end - start, 0))
 
 
-def _standing_for(token: bytes, size: int) -> tuple[Extent, ...]:
+def standing_for(token: bytes, size: int) -> tuple[Extent, ...]:
+    """Return the content of a file of which *token* stands for all bytes."""
     return (Extent(size, ChunkRef(token, b"", 0, size, size)),) if size else ()
 
 
@@ -93,6 +106,7 @@ class Draft:
     """One volume with steps on top of *opened*, its head, or of nothing."""
 
     def __init__(self, opened: Browsers | None) -> None:
+        self._opened = opened
         self._lent = contextlib.ExitStack()
         self.lock = threading.RLock()
         view = self._lent.enter_context(opened.lend()).view if opened is not None else View()
@@ -114,14 +128,48 @@ class Draft:
         self.edits.put(path, source.entry(mode, token), force=True)
         self._sources[token] = source
 
-    def source(self, entry: Entry) -> Source | None:
-        """Return what *entry*'s content is to be read from; None if that lies in packs."""
-        chunk = entry.content[0].chunk if entry.content else None
+    def put_tree(self, local: LocalTree, path: bytes, *, force: bool) -> None:
+        """Note that *local* is to be merged into the directory *path*."""
+        tree = {below: Upper(entry) for below, entry in local.entries.items()}
+        self.edits.put_tree(path, tree, force=force)
+        self._sources.update(local.sources)
+
+    def source(self, content: tuple[Extent, ...]) -> Source | None:
+        """Return what a file's *content* is to be read from; None if that lies in packs."""
+        chunk = content[0].chunk if content else None
         return None if chunk is None or chunk.pack else self._sources.get(chunk.digest)
+
+    @contextlib.contextmanager
+    def content(self) -> Iterator[Content]:
+        """Lend, for the length of a `with` statement, what has the bytes of its files."""
+        if self._opened is None:
+            yield _Written(self, None)
+            return
+        with self._opened.reopened() as reader:
+            yield _Written(self, reader)
 
     def close(self) -> None:
         """Give back what was lent."""
         self._lent.close()
+
+
+class _Written:
+    """The bytes of a draft's files, for any number of threads; *reader* has those that are committed."""
+
+    def __init__(self, draft: Draft, reader: Reader | None) -> None:
+        self._draft = draft
+        self._reader = reader
+
+    def read(self, extents: tuple[Extent, ...], offset: int, size: int) -> bytes:
+        source = self._draft.source(extents)
+        if source is not None:
+            return source.read(offset, offset + size)
+        assert self._reader is not None
+        return self._reader.read(extents, offset, size)
+
+    def stream(self, extents: tuple[Extent, ...], block_bytes: int) -> Iterator[bytes]:
+        length = sum(extent.length for extent in extents)
+        return (self.read(extents, offset, block_bytes) for offset in range(0, length, block_bytes))
 
 
 # What a step is done to: a draft now, and in the end the edits that become a version.

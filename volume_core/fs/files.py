@@ -37,13 +37,19 @@ class Content:
     """The bytes of one file, of a version or of a *source*; they stay what they are, whatever is written meanwhile."""
 
     def __init__(
-        self, opened: Browsers | None, extents: tuple[Extent, ...], info: Info, source: Source | None = None
+        self,
+        opened: Browsers | None,
+        extents: tuple[Extent, ...],
+        info: Info,
+        mtime_ns: int,
+        source: Source | None = None,
     ) -> None:
         self._opened = opened
         self._pid = os.getpid()
         self._extents = extents
         self._source = source
         self.info = info
+        self.mtime_ns = mtime_ns
 
     def read(self, start: int, end: int) -> bytes:
         """Return the bytes from *start* up to *end*, or the file's end."""
@@ -90,7 +96,8 @@ class FileToWrite(io.BufferedIOBase):
         self._drafts: Drafts | None = self._transaction or Drafts()
         self._local_path = self._drafts.new_file()
         if mode[0] in "ar" and fs.exists(path):
-            fs.get_file(path, self._local_path)
+            with open(self._local_path, "wb") as local:  # whatever the mode of what is there
+                fs.get_file(path, local)
         local_mode = {"r": "r+b", "a": "a+b"}.get(mode[0], "w+b")
         self._local = open(self._local_path, local_mode)  # noqa: SIM115 -- closed with this
 
@@ -218,7 +225,9 @@ class StreamToRead(AbstractAsyncStreamedFile):
     def __init__(self, fs: VolumeFileSystem, path: str, content: Content, **options: Any) -> None:
         self._content = content
         self._details = content.info
-        super().__init__(fs, path, "rb", size=content.info["size"], cache_type="none", **options)
+        # Each read is one visit to a thread: a cache would only copy what the reader below has at hand.
+        options |= {"size": content.info["size"], "cache_type": "none", "cache_options": None}
+        super().__init__(fs, path, "rb", **options)
 
     async def _fetch_range(self, start: int, end: int) -> bytes:
         return await called(self._content.read, start, end)

@@ -20,10 +20,10 @@ from volume_core.fs.files import (
     TextToWrite,
 )
 from volume_core.fs.threads import called
-from volume_core.fs.writing import Writing
+from volume_core.fs.trees import Trees
 
 
-class VolumeFileSystem(Writing):
+class VolumeFileSystem(Trees):
     """Volumes as directories of one file system.  docs/fsspec.md has its URLs, and what each option means.
 
     *bucket* and *region* say which store `vol://NAME` is in, as Volume.new has them; *message* is that of commits.

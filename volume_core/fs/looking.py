@@ -5,8 +5,8 @@ any loop and any process; its awaited spelling (`_info` of `info`) runs it in a 
 
 Always true:
 
-  1. One instance reads one version of each volume: its head is looked up when it is first needed, and again after
-     `invalidate_cache` (and as `listings_expiry_time` and `use_listings_cache` say).
+  1. Instances of the same options read one version of each volume: its head is looked up when it is first needed, and
+     again after `invalidate_cache` (and as `listings_expiry_time` and `use_listings_cache` say).
   2. Paths go in and come out as addresses.strip() makes them: what `ls`, `find`, `glob` and `walk` return can be
      given to any method.
 """
@@ -18,6 +18,7 @@ import contextlib
 import datetime
 import errno
 import os
+import stat
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, cast
@@ -34,7 +35,7 @@ from volume_core.format.entries import Entry, Kind
 from volume_core.fs.files import Content
 from volume_core.fs.infos import Info, Tree, below, children, directory_info, find, fingerprint, info_of
 from volume_core.fs.naming import volumes_at
-from volume_core.fs.opened import Versions
+from volume_core.fs.opened import Versions, together
 from volume_core.fs.threads import as_os_errors, awaited, called
 
 _COPIED_BYTES = 4 << 20  # at a time, from a volume to a local file
@@ -48,7 +49,23 @@ class Looking(AsyncFileSystem):
 
     def __init__(self, bucket: str | None = None, region: str | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self._versions = Versions(bucket, region, self.dircache)
+        self._options = options
+        self._own_versions = Versions(bucket, region, self.dircache)
+        self._shared_versions: Versions | None = None
+
+    @property
+    def _versions(self) -> Versions:
+        """What is read: with all other instances of the same options, unless this one is to be like no other."""
+        if self._shared_versions is None:
+            is_alone = self._cache.get(self._fs_token) is not self  # skip_instance_cache
+            self._shared_versions = self._own_versions if is_alone else together.of(self._own_versions, self._options)
+        return self._shared_versions
+
+    @classmethod
+    def clear_instance_cache(cls) -> None:
+        """Forget every instance: the next ones look at all heads anew."""
+        super().clear_instance_cache()
+        together.forget()
 
     # Names.
 
@@ -315,7 +332,8 @@ class Looking(AsyncFileSystem):
     ) -> None:
         """Copy a file to the local path *lpath*, or into a file that is open; a directory is made there, empty.
 
-        The local file has its name when it is whole.
+        The local file has its name when it is whole, the mode of the original as far as the umask lets it, and its
+        time.
         """
         if outfile is None and isfilelike(lpath):
             outfile = lpath
@@ -329,7 +347,7 @@ class Looking(AsyncFileSystem):
             return
         lpath = os.fspath(lpath)
         os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
-        with _whole(lpath) as file:
+        with _whole(lpath, content) as file:
             _copy(content, file.write, callback)
 
     _get_file = awaited(get_file)
@@ -352,7 +370,7 @@ class Looking(AsyncFileSystem):
             yield browser.view
 
     def _content(self, address: Address, entry: Entry, info: Info) -> Content:
-        return Content(self._versions.at(address), entry.content, info)
+        return Content(self._versions.at(address), entry.content, info, entry.mtime_ns)
 
     def _version(self, address: Address) -> Version:
         version = self._versions.at(address).version
@@ -375,7 +393,7 @@ def _copy(content: Content, write: Callable[[bytes], object], callback: Any) -> 
 
 
 @contextlib.contextmanager
-def _whole(path: str) -> Iterator[Any]:
+def _whole(path: str, like: Content) -> Iterator[Any]:
     """A file to write that becomes *path* at the end; what is there and no regular file is written into."""
     if os.path.exists(path) and not os.path.isfile(path):
         with open(path, "wb") as file:
@@ -383,9 +401,13 @@ def _whole(path: str) -> Iterator[Any]:
         return
     target = os.path.realpath(path)
     temporary = f"{os.path.dirname(target)}/.{uuid.uuid4().hex}.part"
+    # Whoever gets a file may read it: it is his.
+    mode = stat.S_IMODE(like.info["mode"]) & 0o777 | stat.S_IRUSR
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
+            file.flush()
+            os.utime(file.fileno(), ns=(like.mtime_ns, like.mtime_ns))
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

@@ -6,13 +6,16 @@ Always true:
      are of one version, whatever is committed meanwhile.
   2. A version is opened once and used by all; those used longest ago are closed, when nobody reads them.
   3. In a forked child nothing that the parent has open is used: versions are opened anew.
+  4. File systems of one process that differ only in how they are called (by which loop, in which thread) have one
+     Versions together: what one has committed, the others read.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 
 from volume_core.facade.addresses import Address
 from volume_core.facade.browsing import Browsers
@@ -26,6 +29,8 @@ from volume_core.storage.opening import store_url
 
 # An opened version is a few descriptors and, once it was looked into, some megabytes of SQLite's pages.
 _OPENED_MAX = 32
+# Options that say how a file system is called, not what it reads.
+_OF_CALLS = frozenset({"asynchronous", "loop", "batch_size", "skip_instance_cache"})
 
 
 class Versions:
@@ -36,8 +41,8 @@ class Versions:
     """
 
     def __init__(self, bucket: str | None, region: str | None, heads: MutableMapping[str, Version | Locator]) -> None:
-        self._bucket = bucket
-        self._region = region
+        self.bucket = bucket
+        self.region = region
         self._heads = heads
         self._lock = threading.RLock()
         self.committing = threading.Lock()  # held by who commits to a head: commits of one instance need no merging
@@ -56,7 +61,7 @@ class Versions:
             place = self._places.get(address.store)
             if place is None:
                 url = address.store or self._default()
-                place = self._places[address.store] = Place(url, None if address.store else self._region)
+                place = self._places[address.store] = Place(url, None if address.store else self.region)
             return place
 
     def at(self, address: Address, *, anew: bool = False) -> Browsers:
@@ -111,5 +116,31 @@ class Versions:
         return f"{self.place(address).url}/{address.volume}"
 
     def _default(self) -> str:
-        is_url = self._bucket is not None and "://" in self._bucket
-        return store_url(None, self._bucket, "" if is_url else plugins().default_bucket())
+        is_url = self.bucket is not None and "://" in self.bucket
+        return store_url(None, self.bucket, "" if is_url else plugins().default_bucket())
+
+
+class _Together:
+    """The Versions of this process, by the options of the file systems that have them, and as long as they do."""
+
+    def __init__(self) -> None:
+        renew_after_fork(self)
+        self._renew_after_fork()
+
+    def _renew_after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._known: weakref.WeakValueDictionary[str, Versions] = weakref.WeakValueDictionary()
+
+    def of(self, versions: Versions, options: Mapping[str, object]) -> Versions:
+        """Return what a file system with *options* reads: *versions*, unless there are some for the same options."""
+        told = sorted((name, value) for name, value in options.items() if name not in _OF_CALLS)
+        with self._lock:
+            return self._known.setdefault(repr((versions.bucket, versions.region, told)), versions)
+
+    def forget(self) -> None:
+        """What file systems that are made from now on read is theirs alone, and each other's."""
+        with self._lock:
+            self._known.clear()
+
+
+together = _Together()

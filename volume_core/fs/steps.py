@@ -12,8 +12,11 @@ import time
 
 from volume_core.domain import paths
 from volume_core.domain.edits import Edits, Spot
-from volume_core.format.entries import Kind, join, split
+from volume_core.errors import ExistsError
+from volume_core.facade.addresses import to_bytes
+from volume_core.format.entries import Entry, Kind, join, split
 from volume_core.fs.drafts import Draft, Session, Source, Step
+from volume_core.fs.localtrees import LocalTree
 
 
 def put(path: bytes, source: Source, *, exclusive: bool = False) -> Step:
@@ -36,6 +39,42 @@ def put(path: bytes, source: Source, *, exclusive: bool = False) -> Step:
             before, entry = edits.entry(there), edits.entry(edits.find(target))
             kept = entry._replace(mode=before.mode, uid=before.uid, gid=before.gid, xattrs=before.xattrs)
             edits.put(target, kept, force=True)
+
+    return step
+
+
+def put_tree(path: bytes, local: LocalTree, *, exclusive: bool = False) -> Step:
+    """Merge the local directory *local* into the directory *path*, with all that a mounted tree would keep.
+
+    Files that are there are replaced, unless *exclusive*.
+    """
+
+    def step(session: Session) -> None:
+        edits = session.edits
+        _check_above(edits, path)
+        try:
+            if isinstance(session, Draft):
+                session.put_tree(local, path, force=not exclusive)
+            else:
+                session.put_directory(local.root, path, recursive=True, force=not exclusive)
+        except ExistsError as error:
+            first = to_bytes(error.paths[0])
+            spot = edits.resolve(first, follow=False)
+            no_file = errno.EEXIST if exclusive else errno.ENOTDIR
+            raise _error(errno.EISDIR if spot is not None and spot.is_directory else no_file, first) from error
+
+    return step
+
+
+def put_link(path: bytes, link: Entry) -> Step:
+    """Put the symlink *link* at *path*."""
+
+    def step(session: Session) -> None:
+        _check_above(session.edits, path)
+        there = session.edits.resolve(path, follow=False)
+        if there is not None and there.is_directory:
+            raise _error(errno.EISDIR, path)
+        session.edits.put(path, link, force=True)
 
     return step
 

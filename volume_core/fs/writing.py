@@ -73,7 +73,7 @@ class Writing(Looking):
     transaction_type = VolumeTransaction
 
     def __init__(self, bucket: str | None = None, region: str | None = None, **options: Any) -> None:
-        self._message = options.pop("message", None)
+        self._message = options.get("message")
         super().__init__(bucket, region, **options)
 
     # Steps, drafts and commits.
@@ -131,6 +131,13 @@ class Writing(Looking):
             return cast("VolumeTransaction", self._transaction).drafts
         return None
 
+    def _keeper(self) -> Drafts | None:
+        """Return what keeps copies of all that is put; None where it is committed before the caller goes on.
+
+        He may change or remove his file before a transaction ends, and has his memory for himself.
+        """
+        return self.drafts_of_transaction() if _of_call.get() is None else None
+
     @contextlib.contextmanager
     def _writable(self, path: str) -> Iterator[Address]:
         """The address of *path*, if it can be written at all."""
@@ -174,8 +181,12 @@ class Writing(Looking):
 
     def _content(self, address: Address, entry: Entry, info: Info) -> Content:
         draft = self._draft_of(address)
-        source = draft.source(entry) if draft is not None else None
-        return Content(None, (), info, source) if source is not None else super()._content(address, entry, info)
+        source = draft.source(entry.content) if draft is not None else None
+        return (
+            Content(None, (), info, entry.mtime_ns, source)
+            if source is not None
+            else super()._content(address, entry, info)
+        )
 
     def _draft_of(self, address: Address) -> Draft | None:
         drafts = self._drafts()
@@ -191,10 +202,8 @@ class Writing(Looking):
 
     def put_source(self, path: str, source: Source, *, exclusive: bool = False) -> None:
         """Write *source* to the file *path*; for the files of this package."""
-        transaction = self.drafts_of_transaction()
-        # The caller may change or remove his file before a transaction ends, and has his memory for himself.
-        must_copy = transaction is not None and not source.ours and _of_call.get() is None
-        kept = source.copied_to(transaction.new_file()) if transaction is not None and must_copy else source
+        keeper = self._keeper()
+        kept = source if keeper is None or source.ours else source.copied_to(keeper.new_file())
         self.change(path, lambda within: steps.put(within, kept, exclusive=exclusive), creates=True)
 
     def put_file(

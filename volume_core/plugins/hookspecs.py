@@ -95,6 +95,24 @@ def volume_open_store(url: str, options: Mapping[str, str]) -> Store | None:
     """
 
 
+@hookspec(firstresult=True)
+def volume_reference(url: str, is_directory: bool) -> Any:
+    """Return what tasks of the running engine hand on as a directory, or a file, or None if none of yours runs.
+
+    A question, asked by `as_directory()` and `as_file()` of a volume.  *url* is a `vol://` URL that means the same
+    anywhere: it names a version, which does not change, and its store.  Must not import the engine if the engine is
+    not already imported.
+
+    Example::
+
+        @hookimpl
+        def volume_reference(url, is_directory):
+            if "flytekit" not in sys.modules:
+                return None
+            return FlyteDirectory.from_source(url) if is_directory else FlyteFile.from_source(url)
+    """
+
+
 @hookspec
 def volume_mount_driver() -> MountDriver | None:
     """Return one more way to mount, which `mount(driver="its name")` then takes, or None.

@@ -108,6 +108,10 @@ class Plugins:
             )
         return store
 
+    def reference(self, url: str, *, is_directory: bool) -> Any:
+        """Ask volume_reference; None where nobody answers."""
+        return next(self._ask("volume_reference", url=url, is_directory=is_directory), None)
+
     def mount_drivers(self) -> dict[str, MountDriver]:
         """Ask volume_mount_driver; return the drivers by name."""
         drivers: dict[str, MountDriver] = {}

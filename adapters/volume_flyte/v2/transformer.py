@@ -31,6 +31,9 @@ from pydantic import ValidationError
 from volume_core import ROVolume, RWVolume, Volume, VolumeError
 from volume_core.facade.twins import in_thread
 from volume_core.passing import hand_over
+from volume_flyte import fields
+from volume_flyte.fields import SCHEMA, identity, is_schema, is_volume
+from volume_flyte.v2.caching import key_of
 from volume_flyte.v2.failing import failure
 from volume_flyte.v2.reporting import page_of
 from volume_flyte.v2.running import task_context
@@ -53,7 +56,7 @@ class VolumeTransformer(TypeTransformer[Volume]):
         """Return the one type of all volumes.  Its tag leads flyte here where it knows no Python type."""
         return types_pb2.LiteralType(
             simple=types_pb2.SimpleType.STRUCT,
-            metadata=_as_struct(schema()),
+            metadata=_as_struct(SCHEMA),
             structure=types_pb2.TypeStructure(tag=NAME),
         )
 
@@ -65,7 +68,7 @@ class VolumeTransformer(TypeTransformer[Volume]):
 
     def schema_match(self, schema: dict[str, Any]) -> bool:
         """Whether *schema*, of a field in somebody's model, is a volume's."""
-        return schema.get("title") in _TITLES and "index" in schema.get("properties", {})
+        return is_schema(schema)
 
     def assert_type(self, t: type[Volume], v: object) -> None:
         """Accept a volume of any class, and what stands for one: command lines and agents hand over JSON."""
@@ -80,10 +83,12 @@ class VolumeTransformer(TypeTransformer[Volume]):
         """Return the literal of what *python_val* stands for.  A writer with changes is committed; its mount stays."""
         self.assert_type(python_type, python_val)
         given = await _received(python_val, _declared(python_type))
-        version = await _committed(given) if isinstance(given, RWVolume) else given
-        assert isinstance(version, ROVolume), version
-        packed: bytes = msgpack.packb(version.model_dump(mode="json"))
-        return literals_pb2.Literal(scalar=literals_pb2.Scalar(binary=literals_pb2.Binary(value=packed, tag=MSGPACK)))
+        version = await in_thread(functools.partial(handed_over, given))
+        packed: bytes = msgpack.packb(identity(version))
+        return literals_pb2.Literal(
+            scalar=literals_pb2.Scalar(binary=literals_pb2.Binary(value=packed, tag=MSGPACK)),
+            hash=await in_thread(functools.partial(_key_of, version, python_type)),
+        )
 
     async def to_python_value(self, lv: literals_pb2.Literal, expected_python_type: type[Volume]) -> Volume:
         """Return the volume in the class that the task declares: the version itself, or a fork under its name."""
@@ -95,22 +100,18 @@ class VolumeTransformer(TypeTransformer[Volume]):
 
 
 def register() -> None:
-    """Tell flyte of the three classes; nothing where it knows them."""
+    """Tell flyte of the three classes, where it does not know them, and of volumes in the fields of dataclasses."""
     transformer = VolumeTransformer()
     for each in CLASSES:
         TypeEngine.register_additional_type(transformer, each)
+    fields.register(field_handed_over)
 
 
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of a volume's record, the same for the three classes.
-
-    Nothing is required in it: `{"index": <a locator>}` alone is a volume too, and forms are made from this.
-    """
-    made = ROVolume.model_json_schema(mode="serialization")
-    return {**made, "title": NAME, "required": []}
-
-
-_TITLES = frozenset(each.__name__ for each in CLASSES)
+def _key_of(version: ROVolume, declared: Any) -> str:
+    try:
+        return key_of(version, declared)
+    except (VolumeError, OSError) as error:
+        raise failure(f"{version.locator} could not be read for its key in caches", error) from error
 
 
 def _as_struct(value: Mapping[str, Any]) -> Struct:
@@ -122,7 +123,7 @@ def _as_struct(value: Mapping[str, Any]) -> Struct:
 def _declared(python_type: Any) -> type[Volume]:
     """The class in a declaration: `Annotated` around it says more than this needs."""
     declared = get_args(python_type)[0] if get_args(python_type) else python_type
-    return declared if isinstance(declared, type) and issubclass(declared, Volume) else ROVolume
+    return declared if is_volume(declared) else ROVolume
 
 
 def _payload(lv: literals_pb2.Literal) -> object:
@@ -150,25 +151,28 @@ async def _received(value: object, declared: type[Volume]) -> Volume:
         raise failure("the volume that was given could not be found", error) from error
 
 
-async def _committed(volume: RWVolume) -> ROVolume:
-    """Return the version that *volume* is handed over as: its last one, where nothing was written since.
+def handed_over(volume: Volume) -> ROVolume:
+    """Return the version that *volume* is handed over as: of a writer its last one, where nothing was written since.
 
     Outside a task nothing is committed: a volume that is a parameter's default would be, whenever the task is deployed.
     Within one a volume that is passed to another task, or to a traced call, is committed as one that is returned: the
     other end would otherwise see less than what was written.  What was committed that way is said, since nobody asked.
     """
+    if not isinstance(volume, RWVolume):
+        return hand_over(volume)
     if task_context() is None:
-        await in_thread(functools.partial(_check_committed, volume))
+        _check_committed(volume)
     is_returned = current_output_name() is not None
     passed_on = not is_returned and volume.mount_path is not None
     before = volume.index
     try:
-        version = await in_thread(functools.partial(hand_over, volume, PASSED_ON if passed_on else ""))
+        version = hand_over(volume, PASSED_ON if passed_on else "")
     except (VolumeError, OSError) as error:
-        doing = (
-            f"volume {volume.name!r} was not committed, so it cannot be {'returned' if is_returned else 'passed on'}"
-        )
-        log.error("%s: %s", doing, error)  # flyte tries the types of a union one by one, and drops their errors
+        what = "returned" if is_returned else "passed on"
+        doing = f"volume {volume.name!r} could not be committed, so it is not {what}"
+        # Flyte tries the types of a union one by one, and drops their errors.  As text: who keeps an error keeps the
+        # frames it came through, and the volume in them mounted.
+        log.error("%s: %s", doing, str(error))
         raise failure(doing, error) from error
     if passed_on and version.index != before:
         log.warning(
@@ -177,6 +181,11 @@ async def _committed(volume: RWVolume) -> ROVolume:
             volume.name, version.index,
         )  # fmt: skip
     return version
+
+
+def field_handed_over(volume: Volume) -> ROVolume | None:
+    """`handed_over` for the field of a dataclass; None where no task of flyte 2 is running, which is not ours then."""
+    return handed_over(volume) if task_context() is not None else None
 
 
 def _check_committed(volume: RWVolume) -> None:

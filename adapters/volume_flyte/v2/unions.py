@@ -13,13 +13,14 @@ import typing
 from typing import Any, get_args
 
 from flyte.types import TypeEngine
-from flyte.types._type_engine import UnionTransformer  # flyte has no public name for it
+from flyte.types._type_engine import UnionTransformer, get_underlying_type  # flyte has no public names for them
 from flyteidl2.core import types_pb2
 
-from volume_core import Volume
+from volume_flyte.fields import mixed_classes
 
 # What flyte looks a union up by: `Union[a, b]`, and `a | b`.
-_UNIONS: tuple[Any, ...] = (typing.Union, types.UnionType)
+_union: Any = typing.Union
+_UNIONS: tuple[Any, ...] = (_union, types.UnionType)
 
 
 class Unions(UnionTransformer[Any]):
@@ -30,12 +31,9 @@ class Unions(UnionTransformer[Any]):
 
     def get_literal_type(self, t: Any) -> types_pb2.LiteralType:
         """Return flyte's type of the union *t*; TypeError where two of its types are volumes."""
-        volumes = [each.__name__ for each in map(_plain, get_args(_plain(t))) if _is_volume(each)]
-        if len(volumes) > 1:
-            raise TypeError(
-                f"Union[{', '.join(volumes)}] says nothing that one of them does not: write ROVolume to be given the "
-                "version itself, or RWVolume to be given a fork of it to write to; either takes what a task returns"
-            )
+        plain = map(get_underlying_type, get_args(get_underlying_type(t)))
+        if (problem := mixed_classes(_union[tuple(plain)])) is not None:
+            raise TypeError(problem)
         made: types_pb2.LiteralType = super().get_literal_type(t)
         return made
 
@@ -46,12 +44,3 @@ def register() -> None:
     for each in _UNIONS:
         if type(registry.get(each)) is UnionTransformer:
             TypeEngine.register_additional_type(Unions(), each, override=True)
-
-
-def _plain(declared: Any) -> Any:
-    """*declared* without `Annotated` around it."""
-    return get_args(declared)[0] if typing.get_origin(declared) is typing.Annotated else declared
-
-
-def _is_volume(declared: Any) -> bool:
-    return isinstance(declared, type) and issubclass(declared, Volume)
