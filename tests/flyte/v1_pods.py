@@ -87,11 +87,18 @@ class Registered:
         return self.start(name, **inputs).wait()
 
     def start(
-        self, name: str, /, *, template: Any = None, after: Pod | None = None, index: int | None = None, **inputs: Any
+        self,
+        name: str,
+        /,
+        *,
+        template: Any = None,
+        retry_of: Pod | None = None,
+        index: int | None = None,
+        **inputs: Any,
     ) -> Pod:
         """Start a pod of the task called *name*, whose *template* a dynamic task may have given.
 
-        *after* is the attempt before it, of the same pod; *index* the place in a list, for a task that is mapped.
+        *retry_of* is the attempt before it; *index* the place in a list, for a task that is mapped.
         """
         number = self._attempts[name] = self._attempts.get(name, -1) + 1
         pod = self._directory / f"{name}-{number}"
@@ -103,7 +110,7 @@ class Registered:
             "{{.outputPrefix}}": pod / "out",
             "{{.rawOutputDataPrefix}}": pod / "raw",
             "{{.checkpointOutputPrefix}}": pod / "checkpoint",
-            "{{.prevCheckpointPrefix}}": after.directory / "checkpoint" if after else '""',
+            "{{.prevCheckpointPrefix}}": retry_of.directory / "checkpoint" if retry_of else '""',
         }
         program, *arguments = [str(filled.get(each, each)) for each in template.container.args]
         env = os.environ | (template.container.env or {}) | execution(number) | self.disk(pod)
@@ -115,7 +122,6 @@ class Registered:
             env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=pod,
         )  # fmt: skip
         return Pod(process, pod)
-
 
     def disk(self, pod: Path) -> dict[str, str]:
         """What a pod has of its own: a state directory, and paths that no other one on this machine can have."""
