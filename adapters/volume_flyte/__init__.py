@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from volume_flyte.files import as_directory, as_file
     from volume_flyte.images import with_high_throughput_volume_deps, with_volume_deps
     from volume_flyte.pods import fuse_pod_template
+    from volume_flyte.workflows import workflow_mounts
 
 __all__ = [
     "VolumeHash",
@@ -31,6 +32,7 @@ __all__ = [
     "fuse_pod_template",
     "with_high_throughput_volume_deps",
     "with_volume_deps",
+    "workflow_mounts",
 ]
 
 _HOMES = {
@@ -40,6 +42,7 @@ _HOMES = {
     "fuse_pod_template": "pods",
     "with_high_throughput_volume_deps": "images",
     "with_volume_deps": "images",
+    "workflow_mounts": "workflows",
 }
 
 
