@@ -43,7 +43,8 @@ def handed_over(volume: Volume) -> ROVolume:
         _check(volume, FlyteContextManager.current_context())
         return hand_over(volume)
     except Exception as error:
-        raise _seen(_told(error, f"volume {volume.name!r} was not committed", FlyteUploadDataException)) from error
+        told = _seen(_told(error, f"volume {volume.name!r} was not committed", FlyteUploadDataException))
+        raise told from cause_of(told, error)
 
 
 def handed_over_in_a_field(volume: Volume) -> ROVolume | None:
@@ -61,6 +62,11 @@ def lookup_failed(error: Exception) -> Exception:
 def commit_failed(error: Exception) -> Exception:
     """Return what to raise in place of *error*, from a commit that somebody else has asked for."""
     return _seen(_told(error, "a volume was not committed", FlyteUploadDataException))
+
+
+def cause_of(told: Exception, error: Exception) -> BaseException | None:
+    """Return what *told*, raised in place of *error*, was raised from: who follows causes must come to an end."""
+    return error.__cause__ if told is error else error
 
 
 def is_transient(error: Exception) -> bool:

@@ -122,7 +122,7 @@ def _version(value: Any, declared: type[Any]) -> Any:
 def _received(given: Any, declared: type[Any]) -> Any:
     from pydantic import ValidationError
 
-    from volume_flyte.v1.handing import lookup_failed
+    from volume_flyte.v1.handing import cause_of, lookup_failed
 
     try:
         return declared.model_validate(given)
@@ -130,7 +130,8 @@ def _received(given: Any, declared: type[Any]) -> Any:
         reasons = "; ".join(found["msg"] for found in error.errors(include_url=False, include_input=False))
         raise lookup_failed(TypeTransformerFailedError(f"this is no {declared.__name__}: {reasons}")) from error
     except Exception as error:
-        raise lookup_failed(error) from error
+        told = lookup_failed(error)
+        raise told from cause_of(told, error)
 
 
 def _given(literal: Literal) -> Any:
