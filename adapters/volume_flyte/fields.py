@@ -42,6 +42,7 @@ SCHEMA: dict[str, Any] = {
     "properties": {"locator": {"type": "string", "description": _LOCATOR}},
 }
 
+_UNIONS = (Union, types.UnionType)
 _handovers: list[Handover] = []
 _lock = threading.Lock()
 _is_registered = False
@@ -89,7 +90,7 @@ def is_schema(schema: object) -> bool:
 
 def mixed_classes(union: object) -> str | None:
     """Return what is wrong with *union* if it leaves open whether a volume can be written to, None if it is fine."""
-    if get_origin(union) not in (Union, types.UnionType):
+    if get_origin(union) not in _UNIONS:
         return None
     classes = [argument for argument in get_args(union) if is_volume(argument)]
     if len(classes) < 2:
@@ -114,23 +115,45 @@ def _hand_over(value: Any, declared: type[Volume]) -> dict[str, Any]:
 
 
 def _packer(spec: ValueSpec) -> str | None:
-    return _expression(spec, "pack", lambda declared: functools.partial(_hand_over, declared=declared))
+    if is_volume(spec.origin_type):
+        _refuse_mixed(spec, spec.owner)
+        return f"{_pack_function(spec, spec.origin_type)}({spec.expression})"
+    if get_origin(spec.type) not in _UNIONS:
+        return None
+    classes = [argument for argument in get_args(spec.type) if is_volume(argument)]
+    others = tuple(argument for argument in get_args(spec.type) if not is_volume(argument))
+    if not classes or others in ((), (type(None),)):
+        return None
+    # A union is tried one type after the other, and why each of them failed is forgotten: a volume goes its own way.
+    _refuse_mixed(spec, spec.type)
+    spec.builder.ensure_object_imported(_is_one, "__volume_is_one")
+    pack, value = _pack_function(spec, classes[0]), spec.expression
+    rest = PackerRegistry.get(spec.copy(type=Union[others]))  # noqa: UP007 - a tuple of types
+    return f"({pack}({value}) if __volume_is_one({value}) else {rest})"
 
 
 def _unpacker(spec: ValueSpec) -> str | None:
-    return _expression(spec, "unpack", lambda declared: declared.model_validate)
-
-
-def _expression(spec: ValueSpec, verb: str, function: Callable[[type[Volume]], Callable[..., Any]]) -> str | None:
-    """Return the source of a call of *function*, made for the class that *spec* is about."""
-    declared = spec.origin_type
-    if not is_volume(declared):
+    if not is_volume(declared := spec.origin_type):
         return None
-    if problem := mixed_classes(spec.owner):
-        raise TypeError(f"field {spec.field_ctx.name!r} of {spec.builder.cls.__name__}: {problem}")
-    name = f"__volume_{verb}_{declared.__module__}_{declared.__qualname__}".replace(".", "_").replace("<locals>", "")
-    spec.builder.ensure_object_imported(function(declared), name)
+    _refuse_mixed(spec, spec.owner)
+    name = f"__volume_unpack_{declared.__name__}_{id(declared):x}"
+    spec.builder.ensure_object_imported(declared.model_validate, name)
     return f"{name}({spec.expression})"
+
+
+def _pack_function(spec: ValueSpec, declared: type[Volume]) -> str:
+    name = f"__volume_pack_{declared.__name__}_{id(declared):x}"
+    spec.builder.ensure_object_imported(functools.partial(_hand_over, declared=declared), name)
+    return name
+
+
+def _refuse_mixed(spec: ValueSpec, union: object) -> None:
+    if problem := mixed_classes(union):
+        raise TypeError(f"field {spec.field_ctx.name!r} of {spec.builder.cls.__name__}: {problem}")
+
+
+def _is_one(value: object) -> bool:
+    return is_volume(type(value))
 
 
 def _schema(instance: json_schemas.Instance, _context: Context) -> JSONSchema | None:
