@@ -20,21 +20,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from volume_flyte.caching import VolumeHash
+    from volume_flyte.files import as_directory, as_file
     from volume_flyte.images import with_high_throughput_volume_deps, with_volume_deps
     from volume_flyte.pods import fuse_pod_template
+    from volume_flyte.workflows import workflow_mounts
 
 __all__ = [
     "VolumeHash",
+    "as_directory",
+    "as_file",
     "fuse_pod_template",
     "with_high_throughput_volume_deps",
     "with_volume_deps",
+    "workflow_mounts",
 ]
 
 _HOMES = {
     "VolumeHash": "caching",
+    "as_directory": "files",
+    "as_file": "files",
     "fuse_pod_template": "pods",
     "with_high_throughput_volume_deps": "images",
     "with_volume_deps": "images",
+    "workflow_mounts": "workflows",
 }
 
 
