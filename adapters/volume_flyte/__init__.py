@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from volume_flyte.caching import VolumeHash
+    from volume_flyte.files import as_directory, as_file
     from volume_flyte.images import with_high_throughput_volume_deps, with_volume_deps
     from volume_flyte.pods import fuse_pod_template
     from volume_flyte.resuming import resume, resume_async
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "VolumeHash",
+    "as_directory",
+    "as_file",
     "fuse_pod_template",
     "resume",
     "resume_async",
@@ -37,6 +40,8 @@ __all__ = [
 
 _HOMES = {
     "VolumeHash": "caching",
+    "as_directory": "files",
+    "as_file": "files",
     "fuse_pod_template": "pods",
     "resume": "resuming",
     "resume_async": "resuming",

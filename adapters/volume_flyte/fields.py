@@ -9,7 +9,8 @@ Why hooks in mashumaro's registries: it asks a class for its methods, and the co
 alone it would take a volume for a path, which is what a mounted one can be used as.
 
 Always true: a field that is a writer is committed when its dataclass becomes bytes; the bytes hold the identity of a
-version, like a volume's that is passed by itself; no SDK is imported here.
+version, like a volume's that is passed by itself; no SDK is imported here, and no class of a volume: this is imported
+when they are loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import functools
 import threading
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, get_args, get_origin
 
 from mashumaro.core.meta.types.common import ValueSpec
 from mashumaro.core.meta.types.pack import PackerRegistry
@@ -26,10 +27,10 @@ from mashumaro.core.meta.types.unpack import UnpackerRegistry
 from mashumaro.jsonschema import schema as json_schemas
 from mashumaro.jsonschema.models import Context, JSONSchema, JSONSchemaInstanceType
 
-from volume_core.passing import hand_over
-from volume_core.volumes import ROVolume, Volume
+if TYPE_CHECKING:
+    from volume_core.volumes import ROVolume, Volume
 
-Handover = Callable[[Volume], ROVolume | None]
+    Handover: TypeAlias = Callable[[Volume], ROVolume | None]
 
 TITLE = "Volume"
 _LOCATOR = "the version's locator, NAME or NAME:REF in the default store, or a vol:// URL"
@@ -71,6 +72,8 @@ def identity(version: ROVolume) -> dict[str, Any]:
 
 def is_volume(type_: object) -> bool:
     """Whether *type_* is one of the public classes, or made from one."""
+    from volume_core.volumes import Volume
+
     return isinstance(type_, type) and issubclass(type_, Volume)
 
 
@@ -99,12 +102,14 @@ def mixed_classes(union: object) -> str | None:
     )
 
 
-def _hand_over(value: object, declared: type[Volume]) -> dict[str, Any]:
+def _hand_over(value: Any, declared: type[Volume]) -> dict[str, Any]:
     # A mapping or text: from a command line or a form, by way of a library that leaves fields as they are.
-    volume = value if isinstance(value, Volume) else declared.model_validate(value)
+    volume = value if is_volume(type(value)) else declared.model_validate(value)
     for handover in _handovers:
         if (version := handover(volume)) is not None:
             return identity(version)
+    from volume_core.passing import hand_over  # which may be half loaded when the classes are
+
     return identity(hand_over(volume))
 
 

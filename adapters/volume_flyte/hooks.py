@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from volume_core.plugins.hookspecs import hookimpl
 
@@ -44,6 +44,17 @@ def volume_default_bucket() -> str | None:
 
         return running_two.default_bucket()
     return None
+
+
+@hookimpl
+def volume_reference(url: str, is_directory: bool) -> Any:
+    """A directory or file of the SDK that is running a task in this process."""
+    from volume_flyte.files import running_sdk
+
+    sdk = running_sdk()
+    if sdk is None:
+        return None
+    return sdk.directory_at(url) if is_directory else sdk.file_at(url)
 
 
 @hookimpl

@@ -155,6 +155,50 @@ def test_any_tree_comes_back(tmp_path_factory, tree, mode):
     assert look(tmp_path / "in") == look(tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [("links/*", "dirs/*"), ("links/*", "dirs/d"), ("links/*", "dirs/**")]
+)
+def test_a_link_that_one_volume_has_brought_leads_no_other_out_of_the_destination(tmp_path, outside, first, second):
+    write(tmp_path / "two", {"d/secret": b"theirs", "d/new": b"theirs", "other": b""})
+    write(tmp_path / "one", {"mine": b""})
+    (tmp_path / "one" / "d").symlink_to(outside)
+    fs = VolumeFileSystem()
+    fs.put(f"{tmp_path}/one/", "links", recursive=True)
+    fs.put(f"{tmp_path}/two/", "dirs", recursive=True)
+    (tmp_path / "out").mkdir()
+    fs.get(first, f"{tmp_path}/out/", recursive=True)
+
+    with pytest.raises(FileExistsError, match="is no directory"):
+        fs.get(second, f"{tmp_path}/out/", recursive=True)
+
+    assert ["d", "secret"] == sorted(os.listdir(outside))
+    assert SECRET == (outside / "secret").read_bytes()
+
+
+def test_a_link_that_the_caller_has_named_is_followed(tmp_path, outside):
+    write(tmp_path / "local", {"new": b"new"})
+    fs = VolumeFileSystem()
+    fs.put(f"{tmp_path}/local/", "fresh", recursive=True)
+    (tmp_path / "out").symlink_to(outside)
+
+    fs.get("fresh/*", f"{tmp_path}/out/", recursive=True)
+
+    assert b"new" == (outside / "new").read_bytes()
+
+
+def test_a_file_comes_out_though_its_name_is_as_long_as_names_can_be(tmp_path):
+    name = "n" * 255
+    write(tmp_path / "local", {name: b"long", "other": b""})
+    fs = VolumeFileSystem()
+    fs.put(f"{tmp_path}/local/", "fresh", recursive=True)
+    (tmp_path / "out").mkdir()
+
+    fs.get("fresh/*", f"{tmp_path}/out/", recursive=True)
+
+    assert b"long" == (tmp_path / "out" / name).read_bytes()
+    assert {name, "other"} == set(os.listdir(tmp_path / "out"))
+
+
 def test_nothing_is_written_through_a_link_of_the_destination(tmp_path, outside):
     committed("data", {"a": b"new", "d/kept": b"new"})
     fs = VolumeFileSystem()

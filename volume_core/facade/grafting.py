@@ -92,13 +92,14 @@ def lay_out(tree: Tree[P], content: Content, start: P, destination: Path, progre
             destination.rmdir()
         hydrate(below, content, destination, progress=progress)
         return
-    holder = destination.with_name(f".{destination.name}.{os.getpid()}.copying")
+    made = Path(tempfile.mkdtemp(prefix=".volume-get-", dir=destination.parent))
     try:
+        holder = made / "fresh"
         hydrate(below, content, holder, progress=progress)
         os.chmod(holder, 0o700)
         os.replace(os.path.join(os.fsencode(holder), start.name), destination)
     finally:
-        remove_tree(holder)
+        remove_tree(made)
 
 
 def lay_into(tree: Tree[P], content: Content, start: P, directory: Path, progress: Progress) -> None:

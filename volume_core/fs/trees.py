@@ -28,7 +28,7 @@ from fsspec.implementations.local import LocalFileSystem, make_path_posix, trail
 from fsspec.utils import other_paths, stringify_path
 
 from volume_core.domain import paths
-from volume_core.errors import NoSuchPathError
+from volume_core.errors import ExistsError, NoSuchPathError
 from volume_core.facade.addresses import PROTOCOL, Address, join
 from volume_core.facade.grafting import lay_into, lay_out
 from volume_core.format.entries import Entry, Kind
@@ -69,6 +69,7 @@ class Trees(Writing):
         is_into = is_into or (is_pattern and len(names) == 1 and not await called(self._holds_anything, names[0]))
         progress = _Progress(callback)
         for each, local in zip(names, other_paths(names, target, exists=is_into), strict=True):
+            await called(_check_no_link, target.rstrip("/"), local)
             await called(self._lay_out, each, local, progress, not is_pattern)
         progress.end()
 
@@ -80,6 +81,7 @@ class Trees(Writing):
         with self._address(path) as address:
             if not address.volume:
                 for each in volumes_at(self._versions.place(address)):
+                    _check_no_link(local, f"{local}/{each.name}")
                     self._lay_out(join(address.root, each.name), f"{local}/{each.name}", progress, True)
                 return
             with self._contents(address) as (tree, content):
@@ -182,6 +184,15 @@ class _Progress:
         """All are done, those of no size too."""
         if self.is_wanted:
             self(self._expected - self._done, 0)
+
+
+def _check_no_link(named: str, local: str) -> None:
+    """Raise ExistsError if a symlink to a directory lies on the way from *named*, the caller's own, to *local*."""
+    above = local.rstrip("/")
+    while len(above) > len(named):
+        if os.path.islink(above) and os.path.isdir(above):
+            raise ExistsError(f"{above} is no directory, but a symlink to one: remove it first", [above])
+        above = os.path.dirname(above)
 
 
 def _is_path(value: Any) -> bool:

@@ -17,7 +17,7 @@ from flytekit import HashMethod
 
 from volume_core.errors import VolumeError
 from volume_core.volumes import ROVolume, RWVolume, Volume
-from volume_flyte.v1.handing import lookup_failed
+from volume_flyte.v1.handing import cause_of, lookup_failed
 
 
 def content_key(volume: Volume) -> str:
@@ -28,7 +28,8 @@ def content_key(volume: Volume) -> str:
     try:
         return version.content_digest_sync()
     except Exception as error:
-        raise lookup_failed(error) from error
+        told = lookup_failed(error)
+        raise told from cause_of(told, error)
 
 
 VolumeHash = HashMethod(content_key)

@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 from flytekit.core.context_manager import ExecutionParameters, ExecutionState, FlyteContext, FlyteContextManager
 
 from volume_core import ActionRef
+from volume_core.facade.addresses import PROTOCOL
 from volume_core.plugins.builtin import BUCKET_VARIABLE
+from volume_flyte.rawdata import store_in
 
 ENGINE = "flyte"
 _IN_A_CONTAINER = (
@@ -50,7 +52,7 @@ def current_task() -> ActionRef | None:
 
 
 def default_bucket() -> str | None:
-    """Return `<bucket of the run>/volumes/<project>/<domain>`.
+    """Return `<bucket of the run>/volumes/<project>/<domain>`, or the store of the volume that its data lies in.
 
     None where no task runs, where the run's data lies on this machine, and where $VOLUME_BUCKET is set.
     """
@@ -58,7 +60,10 @@ def default_bucket() -> str | None:
     state = context.execution_state
     if os.environ.get(BUCKET_VARIABLE) or state is None or state.mode is None:
         return None
-    parts = urlsplit(_raw_output_prefix(context, state.user_space_params))
+    prefix = _raw_output_prefix(context, state.user_space_params)
+    parts = urlsplit(prefix)
+    if parts.scheme == PROTOCOL:
+        return store_in(prefix)
     if parts.scheme in ("", "file") or not parts.netloc:
         return None
     project, domain, _ = _execution(state.user_space_params)

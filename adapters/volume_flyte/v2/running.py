@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import flyte
 
 from volume_core import ActionRef
+from volume_core.facade.addresses import PROTOCOL
+from volume_flyte.rawdata import store_in
 
 if TYPE_CHECKING:
     from flyte.models import TaskContext
@@ -49,6 +51,8 @@ def current_task() -> ActionRef | None:
 def default_bucket() -> str | None:
     """Return `<scheme>://<bucket>/volumes/<project>/<domain>`, in the bucket of the running task's raw data.
 
+    Where that lies in a volume, the volume's store.
+
     None where that is a local directory, which goes with the run, and where `$VOLUME_BUCKET` says what to take.  Not
     the raw data's prefix itself: each attempt has another, and volumes are there for all.
     """
@@ -56,6 +60,8 @@ def default_bucket() -> str | None:
     if context is None or os.environ.get(BUCKET_VARIABLE):
         return None
     raw = urlsplit(context.raw_data_path.path)
+    if raw.scheme == PROTOCOL:
+        return store_in(context.raw_data_path.path)
     if raw.scheme in {"", "file", "memory"} or not raw.netloc:
         return None
     parts = (VOLUMES, context.action.project, context.action.domain)
