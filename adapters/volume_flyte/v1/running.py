@@ -15,6 +15,7 @@ from flytekit.core.context_manager import ExecutionParameters, ExecutionState, F
 
 from volume_core import ActionRef
 from volume_core.plugins.builtin import BUCKET_VARIABLE
+from volume_flyte import containers
 
 ENGINE = "flyte"
 _IN_A_CONTAINER = (
@@ -52,16 +53,20 @@ def current_task() -> ActionRef | None:
 def default_bucket() -> str | None:
     """Return `<bucket of the run>/volumes/<project>/<domain>`.
 
-    None where no task runs, where the run's data lies on this machine, and where $VOLUME_BUCKET is set.
+    None where no task runs, where the run's data lies on this machine, and where $VOLUME_BUCKET is set.  In a
+    container it is the same for all threads, and while modules are imported.
     """
     context = FlyteContextManager.current_context()
     state = context.execution_state
-    if os.environ.get(BUCKET_VARIABLE) or state is None or state.mode is None:
+    if os.environ.get(BUCKET_VARIABLE):
         return None
-    parts = urlsplit(_raw_output_prefix(context, state.user_space_params))
+    is_known = state is not None and state.mode is not None
+    parameters = state.user_space_params if state is not None and is_known else None
+    prefix = _raw_output_prefix(context, parameters) if is_known else containers.option("--raw-output-data-prefix")
+    parts = urlsplit(prefix or "")
     if parts.scheme in ("", "file") or not parts.netloc:
         return None
-    project, domain, _ = _execution(state.user_space_params)
+    project, domain, _ = _execution(parameters)
     return "/".join(filter(None, (f"{parts.scheme}://{parts.netloc}/volumes", project, domain)))
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import flyte
 
 from volume_core import ActionRef
+from volume_flyte import containers
 
 if TYPE_CHECKING:
     from flyte.models import TaskContext
@@ -50,15 +51,22 @@ def default_bucket() -> str | None:
     """Return `<scheme>://<bucket>/volumes/<project>/<domain>`, in the bucket of the running task's raw data.
 
     None where that is a local directory, which goes with the run, and where `$VOLUME_BUCKET` says what to take.  Not
-    the raw data's prefix itself: each attempt has another, and volumes are there for all.
+    the raw data's prefix itself: each attempt has another, and volumes are there for all.  In a container it is the
+    same for all threads, and while modules are imported.
     """
-    context = task_context()
-    if context is None or os.environ.get(BUCKET_VARIABLE):
+    if os.environ.get(BUCKET_VARIABLE):
         return None
-    raw = urlsplit(context.raw_data_path.path)
+    context = task_context()
+    if context is not None:
+        path, project, domain = context.raw_data_path.path, context.action.project, context.action.domain
+    else:
+        path = containers.option("--raw-data-path", "-r") or ""
+        project = containers.option("--project") or os.environ.get("FLYTE_INTERNAL_EXECUTION_PROJECT")
+        domain = containers.option("--domain") or os.environ.get("FLYTE_INTERNAL_EXECUTION_DOMAIN")
+    raw = urlsplit(path)
     if raw.scheme in {"", "file", "memory"} or not raw.netloc:
         return None
-    parts = (VOLUMES, context.action.project, context.action.domain)
+    parts = (VOLUMES, project, domain)
     return "/".join((f"{raw.scheme}://{raw.netloc}", *filter(None, parts)))
 
 
