@@ -1,0 +1,1 @@
+"""Blocks: what an entry point of the group `prefect.collections` leads to."""
