@@ -35,6 +35,7 @@ from volume_core.facade.batches import WritesFiles
 from volume_core.facade.blocks import WritesInBlocks
 from volume_core.facade.comparing import Compares
 from volume_core.facade.files import ReadsFiles
+from volume_core.facade.forms import FillsForms
 from volume_core.facade.heads import announce, renewed
 from volume_core.facade.histories import Historical
 from volume_core.facade.lazies import Lazily
@@ -59,7 +60,7 @@ from volume_core.storage.opening import normalize
 StrPath = str | os.PathLike[str]
 
 
-class Volume(ByName, Lazily, Merges, ReadsFiles):
+class Volume(FillsForms, ByName, Lazily, Merges, ReadsFiles):
     """What reading and writing handles have in common, and the ways to get one.
 
     `Volume.model_validate(record)` gives an ROVolume for a version's record, and an RWVolume for one that has no
