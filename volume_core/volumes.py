@@ -31,6 +31,7 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from volume_core.domain.view import View
 from volume_core.errors import InvalidNameError, VolumeError
+from volume_core.facade.attempts import note_committed
 from volume_core.facade.batches import WritesFiles
 from volume_core.facade.blocks import WritesInBlocks
 from volume_core.facade.comparing import Compares
@@ -378,8 +379,7 @@ class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
             writer = self._writer()
             if writer is None:
                 return None
-            self._handle.let_go()
-            return writer.work_id if writer.leave() is not None else None
+            return writer.work_id if self._leave() is not None else None
 
     close = awaitable(close_sync)
 
@@ -426,6 +426,8 @@ class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
     def _now_at(self, version: Version, *, is_new: bool) -> ROVolume:
         self._stand_at(version)
         committed = ROVolume.of_version(version)
+        if is_new:
+            note_committed(version)
         if is_new and self._handle.policy is None:
             announce(committed, version)
         elif is_new:
