@@ -9,6 +9,7 @@ import click
 from volume_core.cli import output
 from volume_core.cli.exits import PROBLEMS_FOUND
 from volume_core.cli.places import locator_argument
+from volume_core.domain.paths import printable
 from volume_core.facade.statuses import HistoryEntry
 from volume_core.format.names import Locator
 from volume_core.volumes import ROVolume, Volume
@@ -93,7 +94,7 @@ def _shown(value: object, is_size: bool) -> str:
         return ", ".join(f"{key}={each}" for key, each in value.items() if each)
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
-    return output.printable(str(value))
+    return printable(str(value))
 
 
 @click.command()

@@ -166,14 +166,14 @@ def volume_pod(spec: dict[str, Any]) -> None:
     """Change *spec*, the Kubernetes PodSpec (as its JSON would be) of a task that mounts volumes.
 
     Told to every plugin by an engine's adapter before it hands the pod over, so that a site can put
-    its own device, tolerations or cache directory in one place for all engines.  Change the dictionary
-    in place.  Unlike with news, an exception reaches the caller: a pod that lacks what the site requires
-    must not start.
+    its own nodes, tolerations or cache directory in one place for all engines.  What a mount needs is there
+    already (volume_core.pods).  Change the dictionary in place, in a way that changes nothing the second time: a
+    template may be made from another one.  Unlike with news, an exception reaches the caller: a pod that lacks
+    what the site requires must not start.
 
     Example::
 
         @hookimpl
         def volume_pod(spec):
-            for container in spec["containers"]:
-                container.setdefault("resources", {}).setdefault("limits", {})["smarter-devices/fuse"] = 1
+            spec["nodeSelector"] = {**(spec.get("nodeSelector") or {}), "team.example/disk": "nvme"}
     """
