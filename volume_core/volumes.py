@@ -35,6 +35,7 @@ from volume_core.facade.attempts import note_committed
 from volume_core.facade.batches import WritesFiles
 from volume_core.facade.blocks import WritesInBlocks
 from volume_core.facade.comparing import Compares
+from volume_core.facade.contents import KnowsContents
 from volume_core.facade.files import ReadsFiles
 from volume_core.facade.forms import FillsForms
 from volume_core.facade.heads import announce, renewed
@@ -56,6 +57,7 @@ from volume_core.parts.checking import Problem, check_version
 from volume_core.parts.landing import Goal, LandingPolicy
 from volume_core.parts.publishing import About
 from volume_core.plugins.manager import plugins
+from volume_core.plugins.waiting import volumes_loaded
 from volume_core.storage.opening import normalize
 
 StrPath = str | os.PathLike[str]
@@ -168,7 +170,7 @@ class Volume(FillsForms, ByName, Lazily, Merges, ReadsFiles):
         return volume
 
 
-class ROVolume(Promoting, Compares, Historical, Volume):
+class ROVolume(Promoting, Compares, KnowsContents, Historical, Volume):
     """One version: it can be mounted to read, forked and verified, and never changes."""
 
     @model_validator(mode="after")
@@ -478,3 +480,6 @@ def _from_record(cls: type[RWVolume], fields: dict[str, Any], policy: LandingPol
     volume = cls.model_validate(fields)
     volume._handle.policy = policy
     return volume
+
+
+volumes_loaded()

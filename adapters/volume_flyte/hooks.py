@@ -7,8 +7,13 @@ is imported is asked.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from volume_core import ActionRef, hookimpl
+from volume_core.plugins.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from volume_core import ActionRef, ROVolume
 
 
 @hookimpl
@@ -39,3 +44,30 @@ def volume_default_bucket() -> str | None:
 
         return running_two.default_bucket()
     return None
+
+
+@hookimpl
+def volume_open_store(url: str, options: Mapping[str, str]) -> None:
+    """Before a bucket is opened: Flyte's own settings for it, if there are no others.  It is opened by others."""
+    if url.startswith("s3://"):
+        from volume_flyte import s3
+
+        s3.lend()
+
+
+@hookimpl
+def volume_mounted(name: str, locator: str | None, writable: bool, action: ActionRef | None) -> None:
+    """Into the report of the running task of flyte 2."""
+    if "flyte" in sys.modules and action is not None and action.engine == "flyte":
+        from volume_flyte.v2 import reporting
+
+        reporting.note_mounted(name, locator, action, writable=writable)
+
+
+@hookimpl
+def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
+    """Into the report of the running task of flyte 2."""
+    if "flyte" in sys.modules and action is not None and action.engine == "flyte":
+        from volume_flyte.v2 import reporting
+
+        reporting.note_committed(version, action)

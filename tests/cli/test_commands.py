@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from volume_core import Volume
 from volume_core.cli.exits import CODES, TRANSIENT, Failure, code_of
 from volume_core.cli.main import COMMANDS, main
-from volume_core.cli.output import printable, size
+from volume_core.cli.output import size
+from volume_core.domain.paths import printable
 from volume_core.errors import CorruptObjectError, StorageError
 from volume_core.parts.state import State
 from volume_core.testing.oracle import assert_same_tree

@@ -222,3 +222,14 @@ def test_a_head_that_somebody_else_moved_is_a_conflict(said, volume, story, monk
     result = volume("head", "data", "--set", Locator.parse(story[0]).version, code=4)
 
     assert "was moved meanwhile" in result.stderr
+
+
+def test_a_page_is_written_to_a_file_or_printed(volume, said, locator, tmp_path):
+    file = tmp_path / "page.html"
+    assert "" == said("page", locator, "-o", file)
+
+    html = file.read_text()
+    assert html.startswith("<!DOCTYPE html>") and "</html>" in html and Locator.parse(locator).version in html
+    assert html.rstrip("\n") == said("page", locator)
+    assert said("page", "--markdown", locator).startswith(f"## {Locator.parse(locator).volume}")
+    volume("page", locator.replace(Locator.parse(locator).version, "0" * 64), code=3)

@@ -229,3 +229,18 @@ def test_equal_trees_differ_in_nothing_whatever_their_stacks(stack: Stack):
     assert [] == rows_between(flat, before)
     before.close()
     flat.close()
+
+
+def test_a_limit_ends_the_search_and_says_so_by_one_too_many():
+    directory = {b"d": DIRECTORY, **{b"d/%02d" % number: file(b"x") for number in range(20)}}
+    before = view_of(directory)
+    rows = layer({b"d": WHITEOUT, **{b"n%02d" % number: file(b"x") for number in range(20)}})
+
+    everything = path_changes(before, rows)
+    assert len(everything) == 41
+    assert path_changes(before, rows, 41) == everything
+    assert len(path_changes(before, rows, 40)) == 41
+    for limit in (0, 1, 5, 21):
+        found = path_changes(before, rows, limit)
+        assert limit < len(found) <= limit + 2
+        assert {change.path for change in found} <= {change.path for change in everything}

@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+from pathlib import Path
+
+import pytest
 
 collect_ignore_glob: list[str] = []
 if importlib.util.find_spec("flytekit") is None or importlib.util.find_spec("flyte") is None:
     collect_ignore_glob = ["test_*.py"]
+
+
+@pytest.fixture(autouse=True)
+def own_mounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_state: None):
+    """Mounts without a path go below tmp_path, and nothing is mounted there afterwards."""
+    monkeypatch.setenv("VOLUME_MOUNT_ROOT", str(tmp_path / "mounts"))
+    yield
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    left = [line.split()[4] for line in lines if line.split()[4].startswith(f"{tmp_path}/")]
+    for each in reversed(left):
+        subprocess.run(["umount", "-l", each], check=False)
+    assert [] == left

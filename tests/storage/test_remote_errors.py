@@ -257,6 +257,24 @@ class TestCredentials:
         assert "OTHER" == AwsCredentials("other")()["access_key_id"]
         assert servers.ACCESS_KEY == AwsCredentials()()["access_key_id"]
 
+    def test_of_volumes_alone_go_before_those_of_everything_else(self, environment, server):
+        environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        environment.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+        environment.setenv("AWS_ACCESS_KEY_ID", "SOMEBODY")
+        environment.setenv("AWS_SESSION_TOKEN", "of-somebody")
+        environment.setenv("VOLUME_S3_ENDPOINT", server.endpoint)
+        environment.setenv("VOLUME_S3_ACCESS_KEY_ID", servers.ACCESS_KEY)
+        environment.setenv("VOLUME_S3_SECRET_ACCESS_KEY", servers.SECRET_KEY)
+        open_store("s3://test/x").put("a", b"x")
+
+        assert ["x/a"] == server.bucket.keys
+        assert AwsCredentials()()["token"] is None
+
+    def test_of_volumes_alone_count_only_together(self, environment):
+        environment.setenv("VOLUME_S3_ACCESS_KEY_ID", "HALF")
+
+        assert servers.ACCESS_KEY == AwsCredentials()()["access_key_id"]
+
     def test_that_expire_are_fetched_again(self, environment, tmp_path):
         """A program that hands out keys for a few seconds stands for SSO and roles."""
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

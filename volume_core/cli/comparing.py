@@ -14,6 +14,7 @@ from volume_core.cli import output
 from volume_core.cli.places import after_argument, before_argument, locator_argument, locators_argument, to_option
 from volume_core.cli.versions import as_json, message, print_version
 from volume_core.domain.diff import ChangeKind
+from volume_core.domain.paths import printable
 from volume_core.facade.browsing import Browser, browse
 from volume_core.facade.comparing import Difference
 from volume_core.facade.fileentries import FileEntry
@@ -49,12 +50,12 @@ def diff(before: Locator, after: Locator, stat: bool, patch: bool, json_: bool) 
                 _print_patch(each, one, other)
     else:
         for each in found:
-            what = _what(each)
+            what = each.metadata
             click.echo(f"{each.kind.value:8}  {_shown(each)}{f'  ({what})' if what else ''}")
 
 
 def _shown(found: Difference) -> str:
-    return output.printable("/" + found.path)
+    return printable("/" + found.path)
 
 
 def _fields(found: Difference) -> dict[str, Any]:
@@ -62,21 +63,6 @@ def _fields(found: Difference) -> dict[str, Any]:
     return {"path": found.path, "kind": found.kind.value} | {
         side: entry and entry._asdict() | {"type": entry.type.name.lower()} for side, entry in sides.items()
     }
-
-
-def _what(found: Difference) -> str:
-    """What of the metadata differs, where nothing else does."""
-    before, after = found.before, found.after
-    if found.kind is not ChangeKind.METADATA or before is None or after is None:
-        return ""
-    parts = []
-    if before.mode != after.mode:
-        parts.append(f"mode {before.mode:04o} -> {after.mode:04o}")
-    if (before.uid, before.gid) != (after.uid, after.gid):
-        parts.append(f"owner {before.uid}:{before.gid} -> {after.uid}:{after.gid}")
-    if before.mtime_ns != after.mtime_ns:
-        parts.append("time")
-    return ", ".join(parts) or "xattrs or links"
 
 
 def _print_stat(found: list[Difference]) -> None:
@@ -94,9 +80,9 @@ def _print_stat(found: list[Difference]) -> None:
 
 def _print_patch(found: Difference, one: Browser, other: Browser) -> None:
     """Print what differs at a path: lines where it is a small text, else what it is."""
-    name = output.printable(found.path)
+    name = printable(found.path)
     if found.kind is ChangeKind.METADATA:
-        click.echo(f"metadata /{name}: {_what(found)}")
+        click.echo(f"metadata /{name}: {found.metadata}")
         return
     if not any(_has_content(entry) for entry in (found.before, found.after)):
         click.echo(f"{found.kind.value} /{name}")

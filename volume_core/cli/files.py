@@ -15,7 +15,7 @@ import click
 
 from volume_core.cli import output
 from volume_core.cli.places import At, at_argument, ats_argument, parse_at, parse_version
-from volume_core.domain.paths import Pattern, find
+from volume_core.domain.paths import Pattern, find, printable
 from volume_core.domain.view import Node
 from volume_core.errors import NotFoundError
 from volume_core.facade.browsing import Browser, browse
@@ -66,7 +66,7 @@ def ls(target: str | None, long_: bool, recursive: bool, json_: bool) -> None:
             output.columns([_long(browser, node, name) for name, node in found])
         else:
             for name, _ in found:
-                click.echo(output.printable(name))
+                click.echo(printable(name))
 
 
 def _listed(browser: Browser, path: bytes, *, recursive: bool) -> Iterator[tuple[bytes, Node]]:
@@ -123,8 +123,8 @@ def _long(browser: Browser, node: Node, name: bytes) -> tuple[str, ...]:
 
 
 def _named(node: Node, path: bytes) -> str:
-    name = output.printable(path)
-    return f"{name} -> {output.printable(node.row.target or b'')}" if node.row.kind == Kind.SYMLINK else name
+    name = printable(path)
+    return f"{name} -> {printable(node.row.target or b'')}" if node.row.kind == Kind.SYMLINK else name
 
 
 @click.command()
@@ -140,7 +140,7 @@ def tree(at: At, level: int | None, sizes: bool, json_: bool) -> None:
             below = (node for node, _ in _below(browser, start, level, ""))
             output.as_json([_fields(node, browser.entry(node)) for node in below])
             return
-        click.echo(output.printable(b"/" + start.path))
+        click.echo(printable(b"/" + start.path))
         directories = files = 0
         for node, lead in _below(browser, start, level, ""):
             size = f"  [{output.size(node.row.size)}]" if sizes and node.row.kind == Kind.FILE else ""

@@ -13,6 +13,7 @@ from volume_core.cli import output
 from volume_core.cli.graph import graph as drawn
 from volume_core.cli.places import locator_argument, parse_locator
 from volume_core.cli.versions import as_json, history_fields, message
+from volume_core.domain.paths import printable
 from volume_core.facade.histories import HeadMove, head_moves, set_head
 from volume_core.facade.statuses import HistoryEntry
 from volume_core.facade.versions import Place
@@ -62,7 +63,7 @@ def _log_row(entry: HistoryEntry, named: bool) -> list[str]:
     when = entry.created_at[:19] + "Z"
     names = [", ".join([*(["head"] if entry.is_head else []), *entry.tags])] if named else []
     cells = (when, output.size(volume.used_bytes), volume.name, volume.locator, *names, volume.message)
-    return [*map(output.printable, cells)]
+    return [*map(printable, cells)]
 
 
 def _beside_graph(rows: Mapping[str, list[str]], parents: Mapping[str, Sequence[str]]) -> list[list[str]]:
@@ -108,7 +109,7 @@ def _list_tags(place: Place, volume: str, *, json_: bool) -> None:
     if json_:
         output.as_json([dataclasses.asdict(each) | {"locator": locator} for each, locator in found])
         return
-    rows = [(each.tag, each.created_at[:19] + "Z", locator, output.printable(each.message)) for each, locator in found]
+    rows = [(each.tag, each.created_at[:19] + "Z", locator, printable(each.message)) for each, locator in found]
     output.columns(rows, ("tag", "created", "locator", "message"))
 
 
@@ -167,7 +168,7 @@ def _move_row(found: HeadMove) -> list[str]:
     move = found.move
     by = f"{move.by}, {_task(move.action)}" if move.action else move.by
     cells = (move.moved_at[:19] + "Z", move.why, by, (move.previous or "-")[:12], str(found.locator))
-    return [*map(output.printable, cells)]
+    return [*map(printable, cells)]
 
 
 def _task(action: Action) -> str:

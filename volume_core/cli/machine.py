@@ -9,6 +9,7 @@ import click
 
 from volume_core.cli import output
 from volume_core.cli.versions import as_json
+from volume_core.domain.paths import printable
 from volume_core.facade.surveying import Mount, Survey, Work, survey
 from volume_core.mount.doctor import examine
 from volume_core.parts.state import State
@@ -61,9 +62,7 @@ def _print_mounts(mounts: list[Mount]) -> None:
         )
         for each in mounts
     ]
-    output.columns(
-        [[*map(output.printable, row)] for row in rows], ("mounted at", "volume", "access", "driver", "shows")
-    )
+    output.columns([[*map(printable, row)] for row in rows], ("mounted at", "volume", "access", "driver", "shows"))
 
 
 def _print_work(work: list[Work]) -> None:

@@ -33,6 +33,7 @@ COMMANDS = {
     "merge": "comparing",
     "mount": "mounting",
     "new": "versions",
+    "page": "versions",
     "promote": "naming",
     "put": "transfers",
     "revert": "comparing",

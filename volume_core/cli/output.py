@@ -38,22 +38,6 @@ def size(count: float) -> str:
     return f"{digits}{_UNITS[unit]}"
 
 
-def printable(path: bytes | str) -> str:
-    """Return a path with everything that is no printable text escaped, and a backslash doubled."""
-    text = path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else path
-    return "".join(_escape(character) for character in text)
-
-
-def _escape(character: str) -> str:
-    if character == "\\":
-        return "\\\\"
-    if character.isprintable():
-        return character
-    if "\udc80" <= character <= "\udcff":
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()
-
-
 def json_text(path: bytes) -> str:
     """Return a path for JSON: bytes that are no UTF-8 as lone surrogates, which os.fsencode turns back."""
     return os.fsdecode(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from volume_core.cli.versions import as_json, message, print_version
 from volume_core.domain.view import Node
 from volume_core.errors import ExistsError
 from volume_core.facade.browsing import Browser, browse
-from volume_core.facade.grafting import copy_out, size_of
+from volume_core.facade.grafting import copy_out, merge, size_of
 from volume_core.volumes import ROVolume, RWVolume, Volume
 
 STDIN = "-"
@@ -125,49 +124,7 @@ def download(browser: Browser, start: Node, local: Path, *, force: bool) -> None
         with tempfile.TemporaryDirectory(prefix=".volume-get-", dir=target.absolute().parent) as made:
             fresh = Path(made) / "fresh"
             copy_out(browser, start, fresh, bar.advance)
-            _merge(fresh, target)
-
-
-def _merge(fresh: Path, target: Path) -> None:
-    """Move what *fresh* is to *target*; directories that are there are kept, and files in them replaced.
-
-    Raises ExistsError, before anything is moved, where one is a directory and the other is not.
-    """
-    moves: list[tuple[Path, Path]] = []
-    merged: list[tuple[Path, Path]] = []
-    waiting = [(fresh, target)]
-    while waiting:
-        source, there = waiting.pop()
-        if not os.path.lexists(there):
-            moves.append((source, there))
-        elif _is_real_directory(source) != _is_real_directory(there):
-            what = "is a directory" if _is_real_directory(there) else "is no directory"
-            raise ExistsError(f"{there} {what}: remove it first", [os.fspath(there)])
-        elif _is_real_directory(source):
-            merged.append((source, there))
-            waiting.extend((child, there / child.name) for child in source.iterdir())
-        else:
-            moves.append((source, there))
-    for source, there in moves:
-        _move(source, there)
-    for source, there in reversed(merged):
-        shutil.copystat(source, there)
-
-
-def _is_real_directory(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
-
-
-def _move(source: Path, there: Path) -> None:
-    """Rename *source*; a directory that may not be written, or lies in one, is no hindrance to its owner."""
-    modes = {each: each.stat() for each in (source.parent, source) if _is_real_directory(each)}
-    for each, status in modes.items():
-        each.chmod(status.st_mode | 0o700)
-    os.replace(source, there)
-    for each, status in modes.items():
-        found = there if each == source else each
-        os.utime(found, ns=(status.st_atime_ns, status.st_mtime_ns))
-        found.chmod(status.st_mode)
+            merge(fresh, target)
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,8 +10,10 @@ import click
 from volume_core.cli import output
 from volume_core.cli.exits import PROBLEMS_FOUND
 from volume_core.cli.places import locator_argument
+from volume_core.domain.paths import printable
 from volume_core.facade.statuses import HistoryEntry
 from volume_core.format.names import Locator
+from volume_core.pages import document, version_markdown, version_page
 from volume_core.volumes import ROVolume, Volume
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON.")
@@ -93,7 +96,21 @@ def _shown(value: object, is_size: bool) -> str:
         return ", ".join(f"{key}={each}" for key, each in value.items() if each)
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
-    return output.printable(str(value))
+    return printable(str(value))
+
+
+@click.command()
+@locator_argument
+@click.option("-o", "--output", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write it there.")
+@click.option("--markdown", is_flag=True, help="Write Markdown instead of HTML.")
+def page(locator: Locator, file: Path | None, markdown: bool) -> None:
+    """Write a page about VERSION: what it changed, how it grew, how to get it."""
+    volume = Volume.from_locator_sync(str(locator))
+    text = version_markdown(volume) if markdown else document([version_page(volume)], volume.name)
+    if file is None:
+        click.echo(text, nl=False)
+    else:
+        file.write_text(text, encoding="utf-8")
 
 
 @click.command()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
@@ -262,17 +263,19 @@ class PathChange(NamedTuple):
     after: Entry | None
 
 
-def path_changes(before: View, rows: Sequence[LayerRow]) -> list[PathChange]:
+def path_changes(before: View, rows: Iterable[LayerRow], limit: int | None = None) -> list[PathChange]:
     """Return every path at which *before* and *rows* on top of it differ, sorted by path (as bytes).
 
     *rows* are those of rows_between or of a delta: what is added or removed with its directory is told
-    path by path.
+    path by path.  With *limit* the search ends when there are more than so many: then others may be missing.
     """
     found: dict[bytes, PathChange] = {}
     for directory, name, entry in rows:
+        if limit is not None and len(found) > limit:
+            break
         path = join(directory, name) if name else b""
         node = before.resolve(path)
-        for gone in _gone(before, node, entry):
+        for gone in itertools.islice(_gone(before, node, entry), None if limit is None else limit + 1):
             found[gone.path] = PathChange(gone.path, ChangeKind.REMOVED, before.entry(gone), None)
         if entry.kind is not Kind.WHITEOUT:
             after = entry._replace(kind=Kind.DIRECTORY) if entry.is_directory else entry

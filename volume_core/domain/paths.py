@@ -76,6 +76,22 @@ def shown(path: bytes) -> str:
     return "/" + path.strip(b"/").decode("utf-8", "surrogateescape")
 
 
+def printable(path: bytes | str) -> str:
+    """Return a path with everything that is no printable text escaped, and a backslash doubled."""
+    text = path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else path
+    return "".join(_escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    if character == "\\":
+        return "\\\\"
+    if character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
 def find(tree: Tree[P], path: bytes, *, follow: bool = True) -> P | None:
     """Return what lies at *path*, or None; with *follow* a symlink's target, else the link itself.
 

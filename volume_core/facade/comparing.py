@@ -55,6 +55,21 @@ class Difference(NamedTuple):
         before, after = (entry_from(path, entry) if entry is not None else None for entry in sides)
         return cls(before.path if before else after.path if after else "", kind, before, after)
 
+    @property
+    def metadata(self) -> str:
+        """What of the metadata differs, for people; "" where more than that does."""
+        if self.kind is not ChangeKind.METADATA or self.before is None or self.after is None:
+            return ""
+        parts = []
+        if self.before.mode != self.after.mode:
+            parts.append(f"mode {self.before.mode:04o} -> {self.after.mode:04o}")
+        owners = [f"{side.uid}:{side.gid}" for side in (self.before, self.after)]
+        if owners[0] != owners[1]:
+            parts.append(f"owner {owners[0]} -> {owners[1]}")
+        if self.before.mtime_ns != self.after.mtime_ns:
+            parts.append("time")
+        return ", ".join(parts) or "xattrs or links"
+
 
 class Trees(NamedTuple):
     """Two versions' views, and where they can differ: `shared` and `within` as rows_between has them."""

@@ -12,6 +12,7 @@ is the same 32 bytes as 64 lower-case hexadecimal digits.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from blake3 import blake3
 
@@ -29,6 +30,14 @@ def digest(data: bytes | bytearray | memoryview) -> bytes:
 def hex_digest(data: bytes | bytearray | memoryview) -> str:
     """Return the BLAKE3 digest of *data* as 64 lower-case hexadecimal digits."""
     return digest(data).hex()
+
+
+def digest_of(parts: Iterable[bytes]) -> bytes:
+    """Return the digest of *parts* end to end, of which only one is held at a time."""
+    hasher = blake3()
+    for part in parts:
+        hasher.update(part)
+    return hasher.digest()
 
 
 def is_hex_digest(text: str) -> bool:

@@ -84,6 +84,20 @@ class Row(NamedTuple):
     content: int | bytes | None
 
 
+class Told(NamedTuple):
+    """What a row shows.  `digest` is that of a file's bytes where they are one whole chunk, else None."""
+
+    name: bytes
+    kind: int
+    mode: int
+    size: int
+    target: bytes | None
+    rdev: int
+    xattrs: bytes | None
+    digest: bytes | None
+
+
+_new_told = functools.partial(tuple.__new__, Told)
 _new_row = functools.partial(tuple.__new__, Row)
 _new_chunk = functools.partial(tuple.__new__, ChunkRef)
 _new_extent = functools.partial(tuple.__new__, Extent)
@@ -177,6 +191,10 @@ class LayerReader:
         """
         for row_id, link, name, size, *chunk in self._all(_WHOLE_FILES, directory, after, int(Kind.FILE)):
             yield row_id, link, name, (_new_extent((size, _new_chunk(chunk), 0)),)
+
+    def told(self, directory: int) -> Iterator[Told]:
+        """Yield what rows() does, of each what it shows and nothing of how it is stored."""
+        return map(_new_told, self._all(_TOLD, directory))
 
     def links(self, hardlink: int) -> list[Row]:
         """Return every row of a hard link group."""
@@ -301,6 +319,12 @@ _WHOLE_FILES = (
     "chunk.digest, pack.digest, chunk.offset, chunk.length, chunk.raw_length, chunk.codec "
     "FROM entry CROSS JOIN chunk ON chunk.id = entry.content CROSS JOIN pack ON pack.id = chunk.pack "
     "WHERE entry.dir = ? AND entry.name > ? AND entry.kind = ? AND entry.size = chunk.raw_length ORDER BY entry.name"
+)
+
+_TOLD = (
+    "SELECT entry.name, entry.kind, entry.mode, entry.size, entry.target, entry.rdev, entry.xattrs, chunk.digest "
+    "FROM entry LEFT JOIN chunk ON chunk.id = entry.content AND chunk.raw_length = entry.size "
+    "WHERE entry.dir = ? ORDER BY entry.name"
 )
 
 

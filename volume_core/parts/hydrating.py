@@ -25,10 +25,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from volume_core.domain.changes import Upper
-from volume_core.domain.view import Node, View
 from volume_core.errors import CorruptObjectError
 from volume_core.format.entries import Entry, Kind, split
 from volume_core.parts.achieved import Achieved
@@ -47,6 +46,35 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE_BITS = 0o222
 
 
+class Place(Protocol):
+    """One path of what is to be made."""
+
+    @property
+    def path(self) -> bytes:
+        """Where it is to lie; b"" is the root."""
+        ...
+
+    @property
+    def name(self) -> bytes:
+        """The last part of the path."""
+        ...
+
+
+P = TypeVar("P", bound=Place)
+
+
+class Shape(Protocol[P]):
+    """What is to be made: a View, or anything else that can say this of a tree.  Used by one thread."""
+
+    def walk(self) -> Iterator[P]:
+        """Yield every path, the root first and each directory before what it holds."""
+        ...
+
+    def entry(self, node: P) -> Entry:
+        """Return what lies there, with its content; `hardlink` is equal for the names of one inode."""
+        ...
+
+
 class Tree(NamedTuple):
     """What hydrate made.
 
@@ -59,7 +87,7 @@ class Tree(NamedTuple):
 
 
 def hydrate(
-    view: View,
+    view: Shape[P],
     content: Content,
     destination: Path,
     *,
@@ -86,7 +114,7 @@ def hydrate(
 
 
 def hydrate_into(
-    view: View,
+    view: Shape[P],
     content: Content,
     directory: Path,
     *,
@@ -141,10 +169,10 @@ class _File(NamedTuple):
         return (chunk.pack, chunk.offset) if chunk else (b"", 0)
 
 
-class _Hydration:
+class _Hydration(Generic[P]):
     def __init__(
         self,
-        view: View,
+        view: Shape[P],
         content: Content,
         root_fd: int,
         protect: bool,
@@ -200,7 +228,7 @@ class _Hydration:
                     batch = []
         yield from _cut(batch)
 
-    def _visit(self, node: Node) -> _File | None:
+    def _visit(self, node: P) -> _File | None:
         if not node.path:
             self._directories.append((b"", self._view.entry(node)))
             return None
@@ -365,7 +393,7 @@ def _cut(batch: list[_File]) -> Iterator[list[_File]]:
         yield task
 
 
-def _check_name(node: Node) -> None:
+def _check_name(node: Place) -> None:
     name = node.name
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         raise CorruptObjectError(f"a layer holds the impossible name {name!r} in {split(node.path)[0]!r}")

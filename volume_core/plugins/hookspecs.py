@@ -16,12 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
 from volume_core.format.manifest import Action
 from volume_core.storage.protocol import Store
+
+if TYPE_CHECKING:
+    from volume_core.parts.progress import Progress
 
 PROJECT = "volume_core"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -111,6 +114,22 @@ def volume_mount_driver() -> MountDriver | None:
 
 
 @hookspec
+def volume_committing(progress: Progress, action: Action | None) -> None:
+    """News: a commit of a working copy begins; *progress* says how far it is, for as long as it takes.
+
+    Told by the thread that commits, before it scans, also where it then turns out that nothing has changed.  To
+    watch, ask *progress* from a thread of your own: `wait(timeout_s)` returns True when the commit has ended,
+    `done_bytes` of `total_bytes` are in the store.
+
+    Example::
+
+        @hookimpl
+        def volume_committing(progress):
+            threading.Thread(target=show, args=[progress]).start()
+    """
+
+
+@hookspec
 def volume_committed(version: Any, action: Action | None) -> None:
     """News: *version* (an ROVolume) exists, committed by the task *action* or by none.
 
@@ -147,14 +166,14 @@ def volume_pod(spec: dict[str, Any]) -> None:
     """Change *spec*, the Kubernetes PodSpec (as its JSON would be) of a task that mounts volumes.
 
     Told to every plugin by an engine's adapter before it hands the pod over, so that a site can put
-    its own device, tolerations or cache directory in one place for all engines.  Change the dictionary
-    in place.  Unlike with news, an exception reaches the caller: a pod that lacks what the site requires
-    must not start.
+    its own nodes, tolerations or cache directory in one place for all engines.  What a mount needs is there
+    already (volume_core.pods).  Change the dictionary in place, in a way that changes nothing the second time: a
+    template may be made from another one.  Unlike with news, an exception reaches the caller: a pod that lacks
+    what the site requires must not start.
 
     Example::
 
         @hookimpl
         def volume_pod(spec):
-            for container in spec["containers"]:
-                container.setdefault("resources", {}).setdefault("limits", {})["smarter-devices/fuse"] = 1
+            spec["nodeSelector"] = {**(spec.get("nodeSelector") or {}), "team.example/disk": "nvme"}
     """

@@ -4,8 +4,9 @@
     ----------  -----------------------------------  ------------------------  ------------------------------
     who         botocore, see credentials.py         application default       AZURE_STORAGE_* or a connection
                                                      credentials               string, managed identity, ...
-    endpoint    AWS_ENDPOINT_URL_S3,                 STORAGE_EMULATOR_HOST     AZURE_STORAGE_ENDPOINT,
-                AWS_ENDPOINT_URL, the profile                                  AZURE_STORAGE_USE_EMULATOR
+    endpoint    VOLUME_S3_ENDPOINT,                  STORAGE_EMULATOR_HOST     AZURE_STORAGE_ENDPOINT,
+                AWS_ENDPOINT_URL_S3,                                           AZURE_STORAGE_USE_EMULATOR
+                AWS_ENDPOINT_URL, the profile
     region      AWS_REGION, AWS_DEFAULT_REGION, the  none                      none
                 profile
 

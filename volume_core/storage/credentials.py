@@ -3,6 +3,8 @@
 botocore knows profiles, SSO, roles for service accounts, containers and instances; the library that
 talks to S3 knows a few of them.  So botocore answers, whenever the library asks again.
 
+Before all that go VOLUME_S3_*: where volumes lie in another S3 than the one that the rest of a program talks to.
+
 Always true: a secret goes from here to the signer and nowhere else; no message or repr holds one;
 botocore, which takes a tenth of a second to load, is loaded only when the environment does not suffice.
 """
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 # botocore renews what expires when 10 to 15 minutes are left, so what it hands out is good for this long.
 _GOOD_FOR = timedelta(minutes=5)
 DEFAULT_REGION = "us-east-1"
+OWN_ENDPOINT = "VOLUME_S3_ENDPOINT"
+OWN_KEYS = ("VOLUME_S3_ACCESS_KEY_ID", "VOLUME_S3_SECRET_ACCESS_KEY")
+_AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _HOW = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE to a profile that `aws sts get-caller-identity` "
     "accepts, or run where a role is attached; for a public bucket set AWS_SKIP_SIGNATURE=true"
@@ -57,29 +62,32 @@ class AwsCredentials:
     def region(self) -> str:
         """The region of AWS_REGION, AWS_DEFAULT_REGION or the profile, else us-east-1."""
         named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        if named or self._from_environment():
+        if named or self._named_keys():
             return named or DEFAULT_REGION
         return str(self._configured("region") or DEFAULT_REGION)
 
     def endpoint(self) -> str | None:
-        """The endpoint of AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile, or None for Amazon's own."""
-        named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if named or self._from_environment():
+        """The endpoint of VOLUME_S3_ENDPOINT, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile, or None for
+        Amazon's own.
+        """
+        names = (OWN_ENDPOINT, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+        named = next(filter(None, map(os.environ.get, names)), None)
+        if named or self._named_keys():
             return named
         return self._profile_endpoint()
 
-    def _from_environment(self) -> bool:
-        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-        # As in botocore: keys in the environment go before AWS_PROFILE, not before a profile that was asked for.
-        return self._profile is None and all(os.environ.get(name) for name in names)
+    def _named_keys(self) -> tuple[str, str] | None:
+        """The two variables of the environment that hold the keys, if any do."""
+        if self._profile is not None:
+            # As in botocore: keys in the environment go before AWS_PROFILE, not before a profile that was asked for.
+            return None
+        return next((names for names in (OWN_KEYS, _AWS_KEYS) if all(map(os.environ.get, names))), None)
 
     def _keys(self) -> S3Credential:
-        if self._from_environment():
-            return _credential(
-                os.environ["AWS_ACCESS_KEY_ID"],
-                os.environ["AWS_SECRET_ACCESS_KEY"],
-                os.environ.get("AWS_SESSION_TOKEN") or None,
-            )
+        if names := self._named_keys():
+            key, secret = names
+            token = os.environ.get("AWS_SESSION_TOKEN") if names == _AWS_KEYS else None
+            return _credential(os.environ[key], os.environ[secret], token or None)
         from botocore import exceptions
 
         passing = (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.MetadataRetrievalError)

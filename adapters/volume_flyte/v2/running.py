@@ -1,15 +1,76 @@
-"""The task that flyte 2 runs in this process, and where its data lies."""
+"""The task that flyte 2 runs in this process, and where its data lies.
+
+Always true: what is not known is "" or None, never a guess; nothing here waits for a server.
+"""
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import flyte
+
 from volume_core import ActionRef
+
+if TYPE_CHECKING:
+    from flyte.models import TaskContext
+
+BUCKET_VARIABLE = "VOLUME_BUCKET"
+ATTEMPT_VARIABLE = "FLYTE_ATTEMPT_NUMBER"
+VOLUMES = "volumes"  # the directory in a bucket below which volumes lie, beside what Flyte itself keeps there
+
+
+def task_context() -> TaskContext | None:
+    """Return the context of the running task; None outside one, where flyte gives a false one without fields."""
+    context: TaskContext = flyte.ctx()
+    return context if bool(context) else None
 
 
 def current_task() -> ActionRef | None:
-    """Return the running task; None where none runs."""
-    return None
+    """Return the running task; within `@flyte.trace` the traced call, which is an action of its own; None elsewhere."""
+    context = task_context()
+    if context is None:
+        return None
+    action = context.action
+    return ActionRef(
+        engine="flyte",
+        org=action.org or "",
+        project=action.project or "",
+        domain=action.domain or "",
+        run=action.run_name or "",
+        action=action.name,
+        # The context's own number is 0 where nobody said which attempt it is: in local runs.
+        attempt=os.environ.get(ATTEMPT_VARIABLE, ""),
+        url=_url(context),
+    )
 
 
 def default_bucket() -> str | None:
-    """Return the URL of the store for the running task's volumes; None in a local run."""
-    return None
+    """Return `<scheme>://<bucket>/volumes/<project>/<domain>`, in the bucket of the running task's raw data.
+
+    None where that is a local directory, which goes with the run, and where `$VOLUME_BUCKET` says what to take.  Not
+    the raw data's prefix itself: each attempt has another, and volumes are there for all.
+    """
+    context = task_context()
+    if context is None or os.environ.get(BUCKET_VARIABLE):
+        return None
+    raw = urlsplit(context.raw_data_path.path)
+    if raw.scheme in {"", "file", "memory"} or not raw.netloc:
+        return None
+    parts = (VOLUMES, context.action.project, context.action.domain)
+    return "/".join((f"{raw.scheme}://{raw.netloc}", *filter(None, parts)))
+
+
+def _url(context: TaskContext) -> str:
+    """The action's page in the console of the cluster that runs it."""
+    action = context.action
+    if context.mode != "remote" or not (action.project and action.domain and action.run_name):
+        return ""
+    try:
+        from flyte._initialize import get_client  # flyte has no public name for it
+
+        console = get_client().console
+        return str(console.action_url(action.project, action.domain, action.run_name, action.name))
+    except Exception:  # a link is worth no task: another release may lack any of these names, a process the client
+        return ""
