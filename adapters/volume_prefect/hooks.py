@@ -5,6 +5,7 @@ Always true: nothing here imports Prefect: where it is not imported it runs no t
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,15 @@ if TYPE_CHECKING:
     from volume_core.parts.progress import Progress
 
 
+def _runs_here() -> bool:
+    # A run's context is in this module: who has not got it runs nothing, and does not pay for what else it imports.
+    return "prefect.context" in sys.modules
+
+
 @hookimpl
 def volume_current_task() -> ActionRef | None:
     """The task or flow that Prefect is running in this process."""
-    if "prefect" not in sys.modules:
+    if not _runs_here():
         return None
     from volume_prefect import running
 
@@ -26,8 +32,8 @@ def volume_current_task() -> ActionRef | None:
 
 @hookimpl
 def volume_default_bucket() -> str | None:
-    """The store that the running task's volumes lie in, where Prefect says one."""
-    if "prefect" not in sys.modules:
+    """The store that the running task's volumes lie in, where Prefect says one, and not `$VOLUME_BUCKET`."""
+    if not _runs_here() or os.environ.get("VOLUME_BUCKET"):
         return None
     from volume_prefect import running
 

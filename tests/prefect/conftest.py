@@ -23,6 +23,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from prefect_kit import mounts_below
 
 collect_ignore_glob: list[str] = []
 if importlib.util.find_spec("prefect") is None:
@@ -60,6 +61,14 @@ _PORT = _free_port()
 for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
     del os.environ[_name]
 os.environ |= _SETTINGS | {"PREFECT_HOME": str(_HOME), "PREFECT_API_URL": f"http://127.0.0.1:{_PORT}/api"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Connections of Prefect's own clients are closed when they are collected, in whichever test that is."""
+    leaks = "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.filterwarnings(leaks))
 
 
 def pytest_unconfigure() -> None:
@@ -121,3 +130,14 @@ def _wait_for(process: subprocess.Popen[bytes], log: Path) -> None:
         assert process.poll() is None, f"the server ended: {log.read_text()}"
         assert time.monotonic() < end, f"the server did not answer in {_PATIENCE_S} s: {log.read_text()}"
         time.sleep(0.1)
+
+
+@pytest.fixture(autouse=True)
+def own_mounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_state: None):
+    """Mounts without a path go below tmp_path; nothing is mounted there afterwards."""
+    monkeypatch.setenv("VOLUME_MOUNT_ROOT", str(tmp_path / "mounts"))
+    yield
+    left = mounts_below(tmp_path)
+    for each in reversed(left):
+        subprocess.run(["umount", "-l", each], check=False)
+    assert [] == left
