@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from volume_core import ActionRef, hookimpl
+from volume_core import ActionRef, ROVolume, hookimpl
+
+if TYPE_CHECKING:
+    from volume_core.parts.progress import Progress
 
 
 def _runs_here() -> bool:
@@ -43,3 +47,30 @@ def volume_open_store(url: str) -> None:
         from volume_prefect import reaching
 
         reaching.reach(url)
+
+
+@hookimpl
+def volume_committing(progress: Progress, action: ActionRef | None) -> None:
+    """A commit of a run: it shows how far it is once it takes long."""
+    if "prefect" in sys.modules and action is not None:
+        from volume_prefect import news
+
+        news.committing(progress, action)
+
+
+@hookimpl
+def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
+    """A version of a run: it gets a page, an event, and is an asset."""
+    if "prefect" in sys.modules and action is not None:
+        from volume_prefect import news
+
+        news.committed(version, action)
+
+
+@hookimpl
+def volume_mounted(locator: str | None, action: ActionRef | None) -> None:
+    """What a task mounts is upstream of what it commits."""
+    if "prefect" in sys.modules and action is not None and locator is not None:
+        from volume_prefect import news
+
+        news.mounted(locator, action)
