@@ -27,11 +27,14 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.transactions import BaseTransaction, get_transaction
 
 from volume_core import RWVolume, Volume, VolumeError
+from volume_core.facade.heads import head_version
 from volume_core.facade.terminating import Hearing
+from volume_core.format.names import Locator
+from volume_core.parts.heads import is_ancestor
 from volume_core.passing import Attempt
 from volume_prefect.nesting import replaced
 from volume_prefect.options import Options
-from volume_prefect.running import contexts, described
+from volume_prefect.running import contexts, described, is_again, is_mine
 from volume_prefect.taking import Taking
 
 log = logging.getLogger(__name__)
@@ -142,9 +145,26 @@ class Call:
         if self._options.retry == "resume":
             with _rests_lock:
                 rest = _rests.pop(slot, None)
-            if rest is not None and (resumed := self._resumed(rest, given.name)) is not None:
+            rest = rest or Rest(None, self._committed_before(given))
+            if rest != (None, None) and (resumed := self._resumed(rest, given.name)) is not None:
                 return resumed
         return given.fork_sync(given.name) if given.index is not None else given
+
+    def _committed_before(self, given: RWVolume) -> str | None:
+        """Return what an earlier attempt of this run, in another process, has committed last of *given*'s line."""
+        if not is_again() or given.index is None:
+            return None
+        try:
+            head = head_version(given.name, given._place())
+            if head is None or not (made := head.manifest.produced_by) or not is_mine(made):
+                return None
+            began = Locator.parse(given.index)
+            if began == head.locator or not is_ancestor(given._place().store(), began, head.locator):
+                return None
+        except VolumeError as error:
+            log.warning("what an earlier attempt has committed of volume %s is not known: %s", given.name, error)
+            return None
+        return str(head.locator)
 
     def _resumed(self, rest: Rest, name: str) -> RWVolume | None:
         try:

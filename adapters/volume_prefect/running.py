@@ -79,6 +79,24 @@ def described() -> str:
     return f"{run.name}{again}"
 
 
+def is_again() -> bool:
+    """Whether what runs here was tried before: as a flow run that was scheduled anew, in another process perhaps."""
+    flow, task = contexts()
+    runs = (flow.flow_run if flow is not None else None, task.task_run if task is not None else None)
+    return any(run is not None and run.run_count > 1 for run in runs)
+
+
+def is_mine(made: ActionRef) -> bool:
+    """Whether *made* is another attempt of what runs here: of the same flow run, and in it of the same task or none.
+
+    A task's run has another id and another name in each attempt of its flow; what stays is the name of the task.
+    """
+    now, (_, task) = current_task(), contexts()
+    if now is None or (made.engine, made.run) != (now.engine, now.run):
+        return False
+    return made.action == now.action or (task is not None and made.action.rpartition("-")[0] == task.task.name)
+
+
 def _flow_name(flow: FlowRunContext | None) -> str:
     return flow.flow.name if flow is not None and flow.flow is not None else ""
 

@@ -26,7 +26,9 @@ from typing import Any, TypeVar, Unpack, cast, overload
 
 from prefect import Flow, Task
 from prefect.context import FlowRunContext
+from prefect.utilities import engine
 
+from volume_core.facade.terminating import saves_first
 from volume_core.facade.twins import in_thread
 from volume_prefect.caching import watch_caches
 from volume_prefect.calling import Call
@@ -36,6 +38,7 @@ from volume_prefect.taking import Taking
 T = TypeVar("T")
 
 _MARK = "__volumes__"
+_HANDLER = "_prefect_sigterm_handler"
 
 
 class Passing:
@@ -232,7 +235,7 @@ def volumes(given: Any = None, /, **choices: Unpack[Choices]) -> Any:
 
 
 def _with_volumes(given: Any, options: Options) -> Any:
-    watch_caches()
+    _attend()
     if isinstance(given, Task | Flow):
         given.fn = _wrapped(given.fn, options)
         return given
@@ -241,6 +244,16 @@ def _with_volumes(given: Any, options: Options) -> Any:
     if not callable(given):
         raise TypeError(f"volumes goes above or below @task and @flow, or on a function, and this is {given!r}")
     return _wrapped(given, options)
+
+
+def _attend() -> None:
+    """See to what can only be seen to in Prefect itself: its caches, and its handler of SIGTERM."""
+    watch_caches()
+    # A run that is cancelled or rescheduled is told so on a socket, and answers only while this very handler is there:
+    # otherwise it is killed without a signal.  So what saves volumes first must be this handler.
+    handler = getattr(engine, _HANDLER, None)
+    if callable(handler) and not hasattr(handler, "__self__"):
+        setattr(engine, _HANDLER, saves_first(handler))
 
 
 class _Fn:
@@ -271,7 +284,7 @@ def enable_volumes(**choices: Unpack[Choices]) -> None:
     run yet.
     """
     options = Options.of(choices)
-    watch_caches()
+    _attend()
     for kind in (Task, Flow):
         found = kind.__dict__.get("fn")
         if isinstance(found, _Fn):
