@@ -6,15 +6,20 @@ What task B is given depends on what it asks for: `ROVolume.model_validate(recor
 `RWVolume.model_validate(record)` a fork of it under the same name.  Both take everything else that can stand for a
 volume, too (docs/tasks.md).
 
+Around the body of a task an adapter puts an Attempt: it is told what the body mounts and commits, and undoes what can
+be undone.
+
 Always true: handing over twice, at once or later, gives one version as long as nothing was written in between, and so
 does handing over a fork that nobody wrote to.
 """
 
 from __future__ import annotations
 
+from volume_core.errors import CorruptObjectError, NotFoundError
+from volume_core.facade.attempts import Attempt, Left
 from volume_core.volumes import ROVolume, RWVolume, Volume
 
-__all__ = ["hand_over"]
+__all__ = ["Attempt", "Left", "hand_over", "is_there"]
 
 
 def hand_over(volume: Volume, message: str = "") -> ROVolume:
@@ -28,3 +33,15 @@ def hand_over(volume: Volume, message: str = "") -> ROVolume:
     if isinstance(volume, ROVolume):
         return volume
     raise TypeError(f"a volume is handed over, not a {type(volume).__name__}")
+
+
+def is_there(version: ROVolume) -> bool:
+    """Whether *version* can still be read: its manifest is asked for, whatever this process knows of it.
+
+    Raises StorageError where the store does not answer.
+    """
+    try:
+        type(version).from_locator_sync(version.locator)
+    except (NotFoundError, CorruptObjectError):
+        return False
+    return True

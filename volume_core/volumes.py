@@ -32,11 +32,13 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from volume_core.domain.view import View
 from volume_core.errors import InvalidNameError, VolumeError
+from volume_core.facade.attempts import note_committed
 from volume_core.facade.batches import WritesFiles
 from volume_core.facade.blocks import WritesInBlocks
 from volume_core.facade.comparing import Compares
 from volume_core.facade.contents import KnowsContents
 from volume_core.facade.files import ReadsFiles
+from volume_core.facade.forms import FillsForms
 from volume_core.facade.heads import announce, renewed
 from volume_core.facade.histories import Historical
 from volume_core.facade.lazies import Lazily
@@ -63,7 +65,7 @@ from volume_core.storage.opening import normalize
 StrPath = str | os.PathLike[str]
 
 
-class Volume(ByName, Lazily, Merges, ReadsFiles, Refers):
+class Volume(FillsForms, ByName, Lazily, Merges, ReadsFiles, Refers):
     """What reading and writing handles have in common, and the ways to get one.
 
     `Volume.model_validate(record)` gives an ROVolume for a version's record, and an RWVolume for one that has no
@@ -384,8 +386,7 @@ class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
             writer = self._writer()
             if writer is None:
                 return None
-            self._handle.let_go()
-            return writer.work_id if writer.leave() is not None else None
+            return writer.work_id if self._leave() is not None else None
 
     close = awaitable(close_sync)
 
@@ -435,6 +436,8 @@ class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
     def _now_at(self, version: Version, *, is_new: bool) -> ROVolume:
         self._stand_at(version)
         committed = ROVolume.of_version(version)
+        if is_new:
+            note_committed(version)
         if is_new and self._handle.policy is None:
             announce(committed, version)
         elif is_new:

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Self, TypeVar, Unpack, cast, get_args
 
 from volume_core.errors import BusyError, VolumeError
+from volume_core.facade.attempts import note_left
 from volume_core.facade.checkpoints import Checkpoints
 from volume_core.facade.handles import HandledRecord
 from volume_core.facade.mounts import MountOptions, StrPath
@@ -288,7 +289,10 @@ class WritesInBlocks(HandledRecord):
             if writer is None:
                 return None
             self._handle.let_go()
-            return writer.leave()
+            kept = writer.leave()
+            if kept is not None:
+                note_left(self, writer.work_id)
+            return kept
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from pydantic import PrivateAttr
 
 from volume_core.errors import BusyError, InvalidNameError, NotFoundError, VolumeError
+from volume_core.facade.attempts import note_held
 from volume_core.facade.browsing import Browsers
 from volume_core.facade.mounts import Options, StrPath
 from volume_core.facade.readers import Reading
@@ -106,10 +107,11 @@ class Handle:
         """By which driver it is mounted."""
         return self._session.driver if self._session is not None else None
 
-    def hold(self, owner: object, session: Held) -> None:
+    def hold(self, owner: HandledRecord, session: Held) -> None:
         """Keep *session* until *owner* is collected."""
         self._session, self._pid = session, os.getpid()
         self._call_off = release_with(owner, session)
+        note_held(owner)
 
     def let_go(self) -> None:
         """Leave what is held to the caller."""
@@ -134,7 +136,7 @@ class Handle:
             raise BusyError(f"already mounted at {path}: unmount it before it is mounted at {os.fspath(wanted)}")
         return path
 
-    def mount_reader(self, owner: object, version: Version, wanted: StrPath | None, options: Options) -> Path:
+    def mount_reader(self, owner: HandledRecord, version: Version, wanted: StrPath | None, options: Options) -> Path:
         """Mount *version* to read, unless it is mounted; return where."""
         if (path := self.mounted_at(wanted)) is not None:
             return path
@@ -143,7 +145,7 @@ class Handle:
         self.hold(owner, reading)
         return reading.path
 
-    def mount_writer(self, owner: object, writer: Writer, wanted: StrPath | None, options: Options) -> Path:
+    def mount_writer(self, owner: HandledRecord, writer: Writer, wanted: StrPath | None, options: Options) -> Path:
         """Mount *writer*'s working copy; one that could not be mounted for the first time is dropped."""
         if self.held is writer:
             return writer.mount(wanted, options)

@@ -10,6 +10,7 @@ Always true:
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from volume_core.errors import ConflictError, NotFoundError, StorageError
@@ -122,6 +123,37 @@ def promote(version: Version, *, why: str = "promote") -> None:
             continue
         return
     raise ConflictError(f"the head of {name!r} moved {_TRIES} times while it was being promoted: try again")
+
+
+def step_back(place: Place, name: str, versions: Collection[str], why: str) -> str | None:
+    """Move the head of *name* back to where it stood before *versions*, if it names one of them; return its version.
+
+    None, and nothing is moved: others have moved the head on, there was none before, or where it stood is gone.  Each
+    of *versions* stays, and can be promoted.
+    """
+    store = place.store()
+    for _ in range(_TRIES):
+        head = read_head(store, name)
+        if head is None or head.version not in versions:
+            return None
+        before: str | None = head.version
+        for move in head.history:
+            if move.version != before or before not in versions:
+                break
+            before = move.previous
+        if before is None or before in versions:
+            log.info("the head of %s stays at %s: it stood nowhere before", name, head.version)
+            return None
+        try:
+            read_version(Locator(store.url, name, before), place)
+            move_head(store, name, head, before, why, action=plugins().current_task())
+        except ConflictError:
+            continue
+        except NotFoundError:
+            log.info("the head of %s stays at %s: %s, where it stood before, is gone", name, head.version, before)
+            return None
+        return before
+    return None
 
 
 def existing_head(name: str, place: Place, *, create_if_missing: bool) -> Version | None:

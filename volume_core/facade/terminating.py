@@ -65,10 +65,14 @@ class _Phase(Enum):
 
 @dataclass(eq=False)
 class _Level:
-    """One time that our handler was put in another's place, and how many blocks rely on it."""
+    """One time that our handler was put in another's place, and how many blocks rely on it.
+
+    lent: who it stands for has put it there himself, and takes it away himself.
+    """
 
     replaced: Any
     users: int = 0
+    lent: bool = False
 
 
 class _Listener:
@@ -79,6 +83,7 @@ class _Listener:
         self._lock = threading.Lock()  # of the levels and whose the signal is; never taken by the handler
         self._levels: list[_Level] = []
         self._first: Any = signal.SIG_DFL
+        self._lender: Any = None  # the handler of an engine, in whose place the engine puts ours
         self._phase = _Phase.IDLE
         # Only a SimpleQueue may be used by a handler that interrupts its own thread in the middle of using it.
         self._wanted: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -93,10 +98,11 @@ class _Listener:
     def hear(self) -> _Level | None:
         """Make sure that SIGTERM is heard, as long as the level that is returned is not given back; None: it is not."""
         with self._lock:
-            if signal.getsignal(signal.SIGTERM) != self._on_signal and not self._take_over():
+            if signal.getsignal(signal.SIGTERM) is not _handler and not self._take_over():
                 return None
-            if not self._levels:  # who had replaced it has put it back
-                self._levels.append(_Level(self._first))
+            if not self._levels:  # who had replaced it has put it back, or an engine has put it there
+                self._start_saver()
+                self._levels.append(_Level(self._lender or self._first, lent=self._lender is not None))
             self._levels[-1].users += 1
             return self._levels[-1]
 
@@ -104,14 +110,28 @@ class _Listener:
         found = signal.getsignal(signal.SIGTERM)
         if threading.current_thread() is not threading.main_thread() or found is None:
             return False  # Python lets the main thread alone; and what C code put there cannot be put back
-        if self._saver is None:
-            self._saver = threading.Thread(target=self._save_when_wanted, name="volume-saver", daemon=True)
-            self._saver.start()
+        self._start_saver()
         if not self._levels:
             self._first = found
         self._levels.append(_Level(found))
-        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGTERM, _handler)
         return True
+
+    def _start_saver(self) -> None:
+        if self._saver is None:
+            self._saver = threading.Thread(target=self._save_when_wanted, name="volume-saver", daemon=True)
+            self._saver.start()
+
+    def lend(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        """Return our handler, for whoever would put *handler* there."""
+        with self._lock:
+            if handler is not _handler:
+                self._lender = handler
+        return _handler
+
+    def lend_as(self, other: _Listener) -> None:
+        """In a forked child: stand where *other* stood in its parent."""
+        self._lender = other._lender
 
     def settle(self) -> None:
         """In the main thread: wait until a signal that came has been passed on."""
@@ -124,7 +144,7 @@ class _Listener:
         with self._lock:
             level.users -= 1
             while self._levels and not self._levels[-1].users:
-                if signal.getsignal(signal.SIGTERM) == self._on_signal:
+                if signal.getsignal(signal.SIGTERM) is _handler and not self._levels[-1].lent:
                     if not in_main:
                         return  # ours stays, and passes the signal on
                     signal.signal(signal.SIGTERM, self._levels[-1].replaced)
@@ -132,21 +152,21 @@ class _Listener:
 
     def forget(self) -> None:
         """In a forked child: leave the signal to whom it was before."""
-        if signal.getsignal(signal.SIGTERM) == self._on_signal:
+        if signal.getsignal(signal.SIGTERM) is _handler:
             with contextlib.suppress(ValueError):
                 signal.signal(signal.SIGTERM, self._before(0))
 
     def _before(self, depth: int) -> Any:
         replaced = [level.replaced for level in reversed(self._levels)]
-        return replaced[depth] if depth < len(replaced) else self._first
+        return replaced[depth] if depth < len(replaced) else self._lender or self._first
 
     # -- the main thread
 
-    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+    def on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self._phase is _Phase.IDLE and self._prodded:
             self._prodded = False
             return
-        if self._depth or (self._phase is _Phase.IDLE and not self.blocks):
+        if self._depth or (self._phase is _Phase.IDLE and (not self.blocks or self._saver is None)):
             self._pass_on(signum, frame)
             return
         if self._phase is _Phase.IDLE:
@@ -209,7 +229,7 @@ class _Listener:
                 try:
                     if self._phase is not _Phase.SAVED or not main.is_alive() or not main.ident:
                         break
-                    if signal.getsignal(signal.SIGTERM) == self._on_signal:
+                    if signal.getsignal(signal.SIGTERM) is _handler:
                         self._prodded = True
                     else:  # somebody put his own in its place meanwhile: it is his now
                         self._phase = _Phase.IDLE
@@ -232,10 +252,16 @@ def _logged() -> Iterator[None]:
 _listener = _Listener()
 
 
+def _handler(signum: int, frame: FrameType | None) -> None:
+    """The handler itself: one object for good, whichever process this is."""
+    _listener.on_signal(signum, frame)
+
+
 def _in_child() -> None:
     global _listener
-    _listener.forget()
-    _listener = _Listener()
+    parents, _listener = _listener, _Listener()
+    parents.forget()
+    _listener.lend_as(parents)
 
 
 os.register_at_fork(after_in_child=_in_child)
@@ -268,6 +294,15 @@ def listen_for_sigterm() -> bool:
     if a handler is there that Python does not know.
     """
     return bool(Hearing())
+
+
+def saves_first(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a handler of SIGTERM that saves what is open, then calls *handler*.
+
+    For an engine that puts its own handler there while it runs, and looks whether that very one is there: given this
+    one for its own, it finds it, and a block in its runs need not replace it.
+    """
+    return _listener.lend(handler)
 
 
 @contextlib.contextmanager

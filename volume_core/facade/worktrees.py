@@ -29,6 +29,7 @@ from volume_core.parts.dialects import DIALECTS, KERNEL
 from volume_core.parts.indexes import IndexCache, build_index, open_index, open_view
 from volume_core.parts.landing import Goal, LandingPolicy
 from volume_core.parts.packing import MAX_UPLOADS
+from volume_core.parts.progress import Progress
 from volume_core.parts.scanning import scan
 from volume_core.parts.workcopies import WorkingCopy
 from volume_core.storage.protocol import Store
@@ -51,6 +52,7 @@ class Terms:
     action: Action | None = None
     max_uploads: int = MAX_UPLOADS
     policy: LandingPolicy | None = None
+    progress: Progress = field(default_factory=Progress)
 
 
 class Outcome(NamedTuple):
@@ -238,6 +240,7 @@ class WorkTree:
                 stack=shown.manifest.stack if shown else (),
                 shown=self._view(opened, self.parent) if self.merged else None,
                 keep=self._keep,
+                progress=terms.progress,
             )
 
     def _own_view(

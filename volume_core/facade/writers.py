@@ -48,6 +48,7 @@ from volume_core.parts import workcopies
 from volume_core.parts.indexes import IndexCache, open_view
 from volume_core.parts.landing import Goal, LandingPolicy
 from volume_core.parts.leases import HeldLease
+from volume_core.parts.progress import Progress
 from volume_core.parts.publishing import About
 from volume_core.parts.state import State
 from volume_core.parts.workcopies import HeldLock, WorkingCopy
@@ -277,11 +278,16 @@ class Writer:
             torn=self._torn,
             action=self._action or plugins().current_task(),
             max_uploads=self._options.max_uploads,
+            progress=Progress(self.line.name),
         )
         limit_bytes = upper_limit_bytes()  # a setting that cannot be read is said before anything is published
         self._forget_dead_mount()
         self.find_landed()
-        outcome = self._tree().commit(terms)
+        plugins().committing(terms.progress, terms.action)
+        try:
+            outcome = self._tree().commit(terms)
+        finally:
+            terms.progress.end()
         if even_if_unchanged and not outcome.changed:
             outcome = self._renamed(outcome, terms)
         self._stand_at(outcome.version, outcome.merged)

@@ -15,6 +15,7 @@ from volume_core.facade.comparing import Difference
 from volume_core.facade.records import ActionRef
 from volume_core.pages import spelling
 from volume_core.pages.facts import CHANGES_MAX, HISTORY_MAX, Changes, Facts, Point, gather
+from volume_core.pages.picture import picture as drawn
 
 if TYPE_CHECKING:
     from volume_core.volumes import ROVolume
@@ -25,14 +26,20 @@ _NOT_IN_LINKS = re.compile(r"[<>|`\\]")  # what means something even between < a
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
-def version_markdown(version: ROVolume, *, history_max: int = HISTORY_MAX, changes_max: int = CHANGES_MAX) -> str:
-    """Return Markdown (with tables) about *version*; see version_page for what is read and how much of it."""
+def version_markdown(
+    version: ROVolume, *, history_max: int = HISTORY_MAX, changes_max: int = CHANGES_MAX, picture: bool = False
+) -> str:
+    """Return Markdown (with tables) about *version*; see version_page for what is read and how much of it.
+
+    With *picture* its growth is drawn as well, in an image whose address is the image (`data:`), where that is shown.
+    """
     facts = gather(version, history_max, changes_max)
     parts = [
         f"## {text(facts.volume.name)} {facts.volume.version[:12]}",
         *(f"*{text(spelling.line(remark))}*" for remark in facts.remarks),
         _facts(facts),
         _changes(facts.changes) if facts.changes is not None else "",
+        drawn(facts.history) if picture and len(facts.history) > 1 else "",
         _history(facts) if history_max > 0 and len(facts.history) > 1 else "",
         _torn(facts),
         "### Use it",

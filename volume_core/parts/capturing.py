@@ -106,6 +106,7 @@ def capture(
     allow_torn: bool = False,
     mount_path: Path | None = None,
     settle: Callable[[], None] = lambda: None,
+    expect: Callable[[int], None] = lambda _bytes: None,
 ) -> Captured:
     """Return the tree at *root*, whose markers are of *dialect*, as it was at one instant.
 
@@ -113,13 +114,13 @@ def capture(
     the paths, by one thread.  *base_content* says where the content of a file of the base lies.
     *previous* is what the last capture of this tree, over this base, returned: what has not changed
     since is not opened (but in memory file systems, where no signature proves that).  *settle* brings
-    into the tree what a driver still holds back.
+    into the tree what a driver still holds back.  *expect* is told, before files are read, how many bytes they have.
 
     Raises BusyError naming the paths that still moved in the last of *rounds*; with *allow_torn* they
     are captured as they were found, and named in `torn`.  Raises VolumeError naming what this user may
     not read, CorruptObjectError where the tree cannot have been made over this base.
     """
-    task = _Capture(root, dialect, read, base_content, mount_path, settle)
+    task = _Capture(root, dialect, read, base_content, mount_path, settle, expect)
     return task.run(previous, rounds, allow_torn)
 
 
@@ -132,6 +133,7 @@ class _Capture:
         base_content: Callable[[bytes], Content],
         mount_path: Path | None,
         settle: Callable[[], None],
+        expect: Callable[[int], None],
     ) -> None:
         self._root = root
         self._dialect = dialect
@@ -139,6 +141,7 @@ class _Capture:
         self._base_content = base_content
         self._mount_path = mount_path
         self._settle = settle
+        self._expect = expect
         self._kind = file_system(root)
         self._in_memory = self._kind in MEMORY_FILE_SYSTEMS
         # Content by signature: the names of one inode, and what was moved along with its directory.
@@ -261,10 +264,12 @@ class _Capture:
         moved: set[bytes] = set()
         denials = Denials()
         items = seen.items
+        known = {} if self._in_memory else self._contents
+        self._expect(sum(item[0].size for _, item in unread(seen) if item[0] not in known))
         with Directories(self._root) as directories:
             for path, item in unread(seen):
                 signature = item.signature
-                content = None if self._in_memory else self._contents.get(signature)
+                content = known.get(signature)
                 if content is None:
                     content = self._read_file(directories, path, signature, denials)
                     if content is None:

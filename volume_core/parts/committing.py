@@ -37,6 +37,7 @@ from volume_core.parts.dialects import Dialect
 from volume_core.parts.intents import HeldIntent
 from volume_core.parts.landing import Built, Goal, Landed, land
 from volume_core.parts.packing import MAX_UPLOADS, Compression, Packer
+from volume_core.parts.progress import Progress
 from volume_core.parts.publishing import About, Parent, publish_changes
 from volume_core.storage.protocol import Store
 
@@ -62,7 +63,8 @@ class CommitRequest:
     `goal` is the head that the version is to land on, None for a line of its own (parts/landing.py).  With
     `merged` the parent holds what others did as well, and `parent_view` is what the tree was at that commit.
     `stack` are the layers with which `parent_view` begins, and `shown` is what the parent does show then.
-    `keep` is called, with a `goal`, before the head names the version: see landing.land.
+    `keep` is called, with a `goal`, before the head names the version: see landing.land.  `progress` is told how far
+    the contents are.
     """
 
     store: Store
@@ -93,6 +95,7 @@ class CommitRequest:
     stack: tuple[LayerRef, ...] = ()
     shown: View | None = None
     keep: Callable[[Captured, str, bool], None] = lambda _captured, _locator, _merged: None
+    progress: Progress = field(default_factory=Progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ def commit(request: CommitRequest) -> CommitResult:
         HeldIntent(request.store, request.volume, versions, clock=request.clock) as intent,
         Packer(request.store, _known(request), request.compression, request.max_uploads, intent.begin) as packer,
     ):
+        request.progress.watch(packer)
         captured = _capture(request, packer)
         delta = _difference(request, captured)
         if not delta.rows and request.parent is not None and request.parent_locator is not None:
@@ -244,6 +248,7 @@ def _capture(request: CommitRequest, packer: Packer) -> Captured:
         allow_torn=request.allow_torn,
         mount_path=request.mount_path,
         settle=request.settle,
+        expect=request.progress.expect,
     )
 
 

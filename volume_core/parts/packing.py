@@ -189,6 +189,7 @@ class Packer:
         self._threads = ThreadPoolExecutor(uploads, "upload")
         self._buffers = _Buffers(uploads + 1)  # and the one being filled
         self._lock = threading.Lock()
+        self._counting = threading.Lock()
         self._chunks: dict[bytes, ChunkRef] = {}
         self._pack: _Pack | None = None
         self._sent: list[_Sent] = []
@@ -197,6 +198,8 @@ class Packer:
         self._stopped = False
         self.packs_written = 0
         self.bytes_written = 0
+        # Of files' contents, before compression: read; of these new to the store; of these uploaded.
+        self._read_bytes = self._new_bytes = self._uploaded_bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -205,6 +208,12 @@ class Packer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def settled_bytes(self) -> int:
+        """How many bytes of what was read are in the store: were there before, or are uploaded.  From any thread."""
+        waiting = self._new_bytes - self._uploaded_bytes
+        return max(0, self._read_bytes - waiting)
 
     # -- reading files
 
@@ -228,6 +237,7 @@ class Packer:
         target = pack.view[pack.position : pack.position + size]
         count = os.preadv(fd, (target,), 0)
         if count == size:
+            self._read_bytes += size
             return (Extent(size, self._keep(pack, target)),)
         return self._large(fd, size)
 
@@ -235,7 +245,7 @@ class Packer:
         extents: list[Extent] = []
         position = 0
         for segments in cells(fd, size):
-            pack = self._open_pack()
+            before, pack = position, self._open_pack()
             found = self._fill(pack, fd, segments)
             length = sum(found)
             if length:
@@ -247,9 +257,11 @@ class Packer:
                     extents.append(Extent(count, chunk, inside))
                     inside += count
                     position = offset + count
+            self._read_bytes += position - before
             if length < sum(wanted for _, wanted in segments):
                 break
         if position < size:
+            self._read_bytes += size - position
             extents.append(Extent(size - position, None))
         return tuple(extents)
 
@@ -283,6 +295,7 @@ class Packer:
                 while count < CHUNK_BYTES and (got := readinto(target[count:])):
                     count += got
                 if count:
+                    self._read_bytes += count
                     extents.append(Extent(count, self._keep(pack, target[:count])))
                 if count < CHUNK_BYTES:
                     return tuple(extents)
@@ -300,6 +313,7 @@ class Packer:
                 found = ChunkRef(name, b"", pack.position, length, len(raw), codec)
                 pack.chunks.append(found)
                 pack.position += length
+                self._new_bytes += len(raw)
                 if pack.position >= PACK_BYTES:
                     self._send()
             self._chunks[name] = found
@@ -353,6 +367,8 @@ class Packer:
             self._before_upload()
             self._store.put_new(pack_name(name.hex()), data)
             self._uploaded(name, pack.chunks)
+            with self._counting:
+                self._uploaded_bytes += sum(chunk.raw_length for chunk in pack.chunks)
         except BaseException as error:
             self._failure = self._failure or error
             raise

@@ -16,12 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
 from volume_core.format.manifest import Action
 from volume_core.storage.protocol import Store
+
+if TYPE_CHECKING:
+    from volume_core.parts.progress import Progress
 
 PROJECT = "volume_core"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -125,6 +128,22 @@ def volume_mount_driver() -> MountDriver | None:
         @hookimpl
         def volume_mount_driver():
             return NfsDriver(name="nfs")
+    """
+
+
+@hookspec
+def volume_committing(progress: Progress, action: Action | None) -> None:
+    """News: a commit of a working copy begins; *progress* says how far it is, for as long as it takes.
+
+    Told by the thread that commits, before it scans, also where it then turns out that nothing has changed.  To
+    watch, ask *progress* from a thread of your own: `wait(timeout_s)` returns True when the commit has ended,
+    `done_bytes` of `total_bytes` are in the store.
+
+    Example::
+
+        @hookimpl
+        def volume_committing(progress):
+            threading.Thread(target=show, args=[progress]).start()
     """
 
 

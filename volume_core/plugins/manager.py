@@ -21,7 +21,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -30,6 +30,9 @@ from volume_core.format.manifest import Action
 from volume_core.plugins import builtin, hookspecs
 from volume_core.plugins.hookspecs import PROJECT, MountDriver
 from volume_core.storage.protocol import Store
+
+if TYPE_CHECKING:
+    from volume_core.parts.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +122,10 @@ class Plugins:
             if drivers.setdefault(driver.name, driver) is not driver:
                 raise VolumeError(f"two plugins bring a mount driver called {driver.name!r}: uninstall one")
         return drivers
+
+    def committing(self, progress: Progress, action: Action | None) -> None:
+        """Tell volume_committing."""
+        self._tell("volume_committing", progress=progress, action=action)
 
     def committed(self, version: object, action: Action | None) -> None:
         """Tell volume_committed."""

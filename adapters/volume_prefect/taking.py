@@ -1,0 +1,128 @@
+"""What a task or flow takes: for parameters that are annotated as volumes, whatever can stand for one becomes it.
+
+    data: ROVolume           that version
+    data: RWVolume           a fork of it, under the same name, for each attempt
+    data: list[RWVolume] | None, Annotated[...], dict[str, ROVolume], ...   the same within
+
+Why here: Prefect checks the parameters of flows against their annotations, and never those of tasks.
+
+Always true: parameters whose annotation names no volume are passed on untouched, whatever they hold; a function without
+such parameters is called with exactly what was given; annotations are looked up at the first call, when what they name
+is defined.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+from volume_core import InvalidNameError, ROVolume, RWVolume, Volume, VolumeError
+
+_CLASSES = (Volume, ROVolume, RWVolume)
+_KNOWN = {each.__name__: each for each in _CLASSES}
+
+
+class Taking:
+    """The parameters of one function that are volumes."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._name = getattr(function, "__qualname__", repr(function))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Taking, (self._function,)  # annotations are looked up again, where they are needed
+
+    @functools.cached_property
+    def _adapters(self) -> dict[str, tuple[inspect._ParameterKind, TypeAdapter[Any]]]:
+        found = {}
+        for name, parameter in self._signature.parameters.items():
+            annotation = _annotation(self._function, name, parameter.annotation)
+            if _names_a_volume(annotation) and (adapter := _adapter(annotation)) is not None:
+                found[name] = (parameter.kind, adapter)
+        return found
+
+    @functools.cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(self._function)
+
+    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments | None:
+        """Return what the call gives for each parameter; None if none is a volume, or the call does not fit."""
+        if not self._adapters:
+            return None
+        try:
+            call = self._signature.bind(*args, **kwargs)
+        except TypeError:
+            return None  # the function says so itself
+        call.apply_defaults()
+        return call
+
+    def names(self) -> Iterator[str]:
+        """Yield the parameters that are volumes."""
+        yield from self._adapters
+
+    def taken(self, name: str, value: Any) -> Any:
+        """Return *value* as the parameter *name* wants it.
+
+        Raises InvalidNameError naming the parameter if it can stand for no volume, NotFoundError if it names one that
+        there is not.
+        """
+        kind, adapter = self._adapters[name]
+        try:
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                return tuple(adapter.validate_python(item) for item in value)
+            if kind is inspect.Parameter.VAR_KEYWORD:
+                return {key: adapter.validate_python(item) for key, item in value.items()}
+            return adapter.validate_python(value)
+        except ValidationError as error:
+            said = "; ".join(
+                dict.fromkeys(each["msg"] for each in error.errors(include_input=False, include_url=False))
+            )
+            raise InvalidNameError(f"parameter {name!r} of {self._name}: {said}") from error
+        except VolumeError as error:
+            error.add_note(f"this is parameter {name!r} of {self._name}")
+            raise
+
+
+def _annotation(function: Callable[..., Any], name: str, given: Any) -> Any:
+    """Return the annotation *given*, looked up if it is text; None where that cannot be done."""
+    if not isinstance(given, str):
+        return given
+    inner = inspect.unwrap(function)
+    scope = dict(getattr(inner, "__globals__", {}))
+    closed = inspect.getclosurevars(inner).nonlocals if inspect.isfunction(inner) else {}
+    names = {**_KNOWN, **scope, **closed}  # an import for type checkers only is no reason to miss a volume
+    try:
+        return typing.get_type_hints(_Annotated(name, given), names, names, include_extras=True)[name]
+    except Exception:  # whatever evaluating text raises: what cannot be looked up is no volume
+        return None
+
+
+class _Annotated:
+    """Something with one annotation."""
+
+    def __init__(self, name: str, annotation: str) -> None:
+        self.__annotations__ = {name: annotation}
+
+
+def _names_a_volume(annotation: Any) -> bool:
+    """Whether *annotation* is one of the classes, or holds one: list[...], Optional[...], Annotated[...]."""
+    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
+        return issubclass(annotation, Volume)
+    if isinstance(annotation, typing.TypeAliasType if hasattr(typing, "TypeAliasType") else ()):
+        return _names_a_volume(annotation.__value__)
+    return any(_names_a_volume(each) for each in typing.get_args(annotation))
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Volume):
+        return TypeAdapter(annotation)
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticSchemaGenerationError, PydanticUserError, TypeError):
+        return None

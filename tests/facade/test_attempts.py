@@ -1,0 +1,215 @@
+"""Attempts: what the body of a task mounted, committed and left is undone as far as it can be, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import pytest
+from facade_kit import eventually
+
+from volume_core import ROVolume, RWVolume, Volume
+from volume_core.parts.heads import read_head
+from volume_core.parts.state import State
+from volume_core.parts.workcopies import load, survey
+from volume_core.passing import Attempt, is_there
+
+
+def written(volume: RWVolume, driver: str, text: str = "1") -> RWVolume:
+    (volume.mount_sync(driver=driver) / "a").write_text(text)
+    return volume
+
+
+def base(name: str = "data") -> ROVolume:
+    return written(Volume.new(name), "copy", "0").finalize_sync()
+
+
+def head_of(version: ROVolume) -> str | None:
+    head = read_head(version._place().store(), version.name)
+    return head and head.version
+
+
+def copies() -> list[str]:
+    return [copy.id for copy in survey(State.default()).copies]
+
+
+def test_a_failed_attempt_unmounts_all_keeps_its_work_and_says_where(driver):
+    attempt, first = Attempt(), base()
+    with attempt.running():
+        writer = written(first.fork_sync("data"), driver)
+        first.mount_sync(driver=driver)
+
+    (said,) = attempt.fail(ValueError(), drop=False)
+
+    assert [None, None] == [writer.mount_path, first.mount_path]
+    (left,) = attempt.left
+    assert ("data", id(writer)) == (left.name, left.handle)
+    assert left.work_id in said
+    assert "volume 'data': what is not committed is kept" in said
+    Volume.recover_sync(left.work_id).abandon_sync()
+
+
+def test_a_failed_attempt_can_drop_its_work_also_what_a_block_within_has_kept(driver):
+    attempt, error = Attempt(), ValueError("in the block")
+    with attempt.running():
+        one, two = written(Volume.new("one"), driver), Volume.new("two")
+        with contextlib.suppress(ValueError), two.mounted_sync(driver=driver) as path:
+            Path(path, "b").write_text("2")
+            raise error
+    assert 2 == len(copies())
+    assert one.mount_path is not None
+
+    assert [] == attempt.fail(ValueError(), drop=True)
+
+    assert [] == copies()
+
+
+@pytest.mark.loud
+def test_a_failed_attempt_drops_the_work_of_a_handle_that_nobody_holds_any_more():
+    attempt = Attempt()
+    with attempt.running():
+        written(Volume.new("forgotten"), "copy")
+    (left,) = copies()
+    assert eventually(lambda: not load(State.default(), left).in_use)
+
+    attempt.fail(ValueError(), drop=True)
+
+    assert [] == copies()
+
+
+def test_an_attempt_leaves_alone_what_was_mounted_outside_of_it():
+    outside = written(Volume.new("outside"), "copy")
+    attempt = Attempt()
+    with attempt.running():
+        (outside / "b").write_text("2")
+
+    attempt.fail(ValueError(), drop=True)
+
+    assert ["a", "b"] == sorted(path.name for path in Path(outside).iterdir())
+    outside.abandon_sync()
+
+
+def test_an_attempt_sees_what_its_body_does_in_other_threads_of_the_loop():
+    attempt = Attempt()
+
+    async def body() -> RWVolume:
+        with attempt.running():
+            volume = Volume.new("threads")
+            await volume.mount(driver="copy")
+            return volume
+
+    volume = asyncio.run(body())
+    attempt.fail(ValueError(), drop=True)
+
+    assert volume.mount_path is None
+
+
+def test_handing_over_then_failing_moves_the_head_back_and_keeps_the_version():
+    first, attempt = base(), Attempt()
+    with attempt.running():
+        writer = written(first.fork_sync("data"), "copy")
+    second = attempt.hand_over(writer)
+    assert second.version == head_of(first)
+
+    attempt.fail(ValueError(), drop=False)
+
+    assert first.version == head_of(first)
+    assert is_there(second)
+
+
+def test_what_the_body_committed_itself_stays_on_the_head_after_a_failure():
+    first, attempt = base(), Attempt()
+    with attempt.running():
+        checkpoint = written(first.fork_sync("data"), "copy").finalize_sync()
+    attempt.fail(ValueError(), drop=False)
+
+    assert checkpoint.version == head_of(first)
+
+
+def test_taking_back_goes_to_before_the_first_commit_of_the_attempt():
+    first, attempt = base(), Attempt()
+    with attempt.running():
+        writer = written(first.fork_sync("data"), "copy", "1")
+        writer.commit_sync()
+        (writer / "a").write_text("2")
+    attempt.hand_over(writer)
+    attempt.finish()
+    assert writer.mount_path is None
+
+    attempt.take_back()
+
+    assert first.version == head_of(first)
+    head = read_head(first._place().store(), "data")
+    assert head is not None
+    assert "rollback" == head.history[0].why
+
+
+def test_taking_back_leaves_a_head_that_others_have_moved_on():
+    first, attempt = base(), Attempt()
+    with attempt.running():
+        writer = written(first.fork_sync("data"), "copy", "1")
+    second = attempt.hand_over(writer)
+    attempt.finish()
+    others = written(second.fork_sync("data"), "copy", "others").finalize_sync()
+
+    attempt.take_back()
+
+    assert others.version == head_of(first)
+
+
+def test_taking_back_leaves_the_first_version_of_a_volume_on_its_head():
+    attempt = Attempt()
+    with attempt.running():
+        writer = written(Volume.new("fresh"), "copy")
+    only = attempt.hand_over(writer)
+    attempt.finish()
+
+    attempt.take_back()
+
+    assert only.version == head_of(only)
+
+
+def test_taking_back_of_a_named_volume_keeps_what_others_committed_before():
+    first = base()
+    mine = Volume.from_name_sync("data")
+    attempt = Attempt()
+    with attempt.running():
+        written(mine, "copy", "mine")
+    others = Volume.from_name_sync("data")
+    (others.mount_sync(driver="copy") / "b").write_text("others")
+    theirs = others.finalize_sync()
+    attempt.hand_over(mine)
+    attempt.finish()
+
+    attempt.take_back()
+
+    assert theirs.version == head_of(first)
+
+
+def test_taking_back_leaves_the_head_where_what_it_stood_at_is_gone():
+    first, attempt = base(), Attempt()
+    with attempt.running():
+        writer = written(first.fork_sync("data"), "copy")
+    second = attempt.hand_over(writer)
+    attempt.finish()
+    first._place().store().delete(f"versions/data/{first.version}.json")
+    assert not is_there(first)
+
+    attempt.take_back()
+
+    assert second.version == head_of(second)
+
+
+def test_two_attempts_at_once_know_their_own_writers():
+    one, two = Attempt(), Attempt()
+    with one.running():
+        first = written(Volume.new("one"), "copy")
+        with two.running():
+            second = written(Volume.new("two"), "copy")
+
+    two.fail(ValueError(), drop=True)
+    assert [True, True] == [first.mount_path is not None, second.mount_path is None]
+
+    one.fail(ValueError(), drop=True)
+    assert first.mount_path is None

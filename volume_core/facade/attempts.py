@@ -1,0 +1,208 @@
+"""One attempt of a task: what it has mounted, what it has committed, what work it leaves behind.
+
+Why: who runs a task hears of an error only after the body is left, when nobody can name its volumes any more; yet the
+frames of the error keep them mounted.  So while an attempt runs, the handles used in its context tell it.
+
+    running ──ends well──> finish: what was handed over is unmounted
+       │    └─fails──────> fail: everything is unmounted; work is kept or dropped, heads that were moved by handing
+       │                   over go back
+       └ (afterwards) ───> take_back: heads go back, if they still name what the attempt committed
+
+Always true:
+
+  1. Nothing that was committed is deleted: a version that is taken back is only not named by its head any more.
+  2. A head goes back only from a version of this attempt, to where it stood before: nobody else's work is lost.
+  3. An attempt is in the context of its body alone: a generator's is not in that of who consumes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import weakref
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+
+from volume_core.errors import VolumeError
+from volume_core.facade.heads import step_back
+from volume_core.facade.writers import Writer
+
+if TYPE_CHECKING:
+    from volume_core.facade.handles import HandledRecord
+    from volume_core.facade.versions import Version
+    from volume_core.volumes import ROVolume, RWVolume
+
+log = logging.getLogger(__name__)
+
+
+class Left(NamedTuple):
+    """Work that a handle of the volume *name* left: in the working copy *work_id*, for Volume.recover."""
+
+    name: str
+    work_id: str
+    handle: int  # id() of the handle
+
+
+class Attempt:
+    """See the head of this file.  Any thread may call any method."""
+
+    def __init__(self, on_terminate: Literal["commit", "keep"] | None = None, message: str = "") -> None:
+        """With *on_terminate*, SIGTERM does this to each writer, as in a block: see BlockOptions."""
+        self._on_terminate, self._message = on_terminate, message
+        self._saved = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._held: list[weakref.ref[HandledRecord]] = []
+        self._works: set[str] = set()
+        self._handed: dict[int, RWVolume] = {}
+        self._published: list[Version] = []  # by handing over
+        self._committed: list[Version] = []  # all of them
+        self.left: list[Left] = []
+
+    def running(self) -> Running:
+        """In this `with` statement what the current context does is done by the attempt."""
+        return Running(self)
+
+    def hand_over(self, volume: RWVolume, message: str = "") -> ROVolume:
+        """Commit *volume* and return the version, as volume_core.passing.hand_over does."""
+        with self._lock:
+            before = len(self._committed)
+        with self.running():
+            version = volume.commit_sync(message)
+        with self._lock:
+            self._handed[id(volume)] = volume
+            # What the body committed itself, and is handed over as it is, stays whatever becomes of the attempt.
+            self._published += [each for each in self._committed[before:] if str(each.locator) == version.locator]
+        return version
+
+    # -- the ends
+
+    def finish(self) -> None:
+        """After all was handed over: unmount what was, if the attempt mounted it."""
+        self._saved.close()
+        for volume in self._alive():
+            if id(volume) in self._handed:
+                self._handed[id(volume)]._finish()
+        self._handed.clear()
+
+    def fail(self, error: BaseException, *, drop: bool) -> list[str]:
+        """After *error*: unmount everything; keep what is not committed, or *drop* it; return what there is to say.
+
+        Heads that handing over has moved go back.
+        """
+        self._saved.close()
+        said: list[str] = []
+        with self.running():
+            for handle in self._alive():
+                said += self._end(handle, drop)
+        if drop:
+            for work_id in self._works:  # those of blocks that are left, and of handles that are collected
+                with contextlib.suppress(VolumeError, OSError):
+                    Writer.drop(work_id)
+            self.left.clear()
+        try:
+            self._back(self._published, error)
+        except (VolumeError, OSError) as failure:
+            said.append(f"a head that this attempt moved could not be moved back: {failure}")
+        self._handed.clear()
+        return said
+
+    def _end(self, handle: HandledRecord, drop: bool) -> list[str]:
+        writes = isinstance(handle._handle.held, Writer)
+        volume = cast("RWVolume", handle)
+        try:
+            if writes and not drop:
+                return [f"volume {handle.name!r}: {kept}"] if (kept := volume._leave()) is not None else []
+            if writes:
+                volume.abandon_sync()
+            else:
+                cast("ROVolume", handle).close_sync()
+        except (VolumeError, OSError) as failure:
+            return [f"what became of volume {handle.name!r} could not be found out ({failure}): volume status"]
+        return []
+
+    def take_back(self, why: str = "rollback") -> None:
+        """Undo what can be undone of an attempt that has ended well: each head it moved goes back, if others have
+        not moved on from there.  Raises StorageError where the store fails.
+        """
+        self._back(self._committed, why)
+
+    def _back(self, versions: list[Version], why: BaseException | str) -> None:
+        word = why if isinstance(why, str) else "failure"
+        lines = {(version.place.url, version.locator.volume): version for version in reversed(versions)}
+        for (url, name), version in lines.items():
+            ids = {each.locator.version for each in versions if each.locator.volume == name and each.place.url == url}
+            step_back(version.place, name, ids, word)
+        versions.clear()
+
+    def _alive(self) -> list[HandledRecord]:
+        """What was mounted and still is, newest first."""
+        with self._lock:
+            found = [handle for held in reversed(self._held) if (handle := held()) is not None]
+        seen: dict[int, HandledRecord] = {id(handle): handle for handle in found}
+        return [handle for handle in seen.values() if handle._handle.held is not None]
+
+    # -- told by handles
+
+    def _note_held(self, owner: HandledRecord) -> None:
+        with self._lock:
+            self._held = [held for held in self._held if held() is not None]
+            self._held.append(weakref.ref(owner))
+            writer = owner._handle.held
+            if not isinstance(writer, Writer):
+                return
+            if not writer.options.detach:
+                self._works.add(writer.work_id)
+            if self._on_terminate is not None:
+                from volume_core.facade.blocks import Block, Terms
+                from volume_core.facade.terminating import saved_on_sigterm
+
+                terms = Terms({}, self._message, self._on_terminate)
+                self._saved.enter_context(saved_on_sigterm(Block(cast("RWVolume", owner), terms)))
+
+    def _note_left(self, owner: HandledRecord, work_id: str) -> None:
+        with self._lock:
+            self.left.append(Left(owner.name, work_id, id(owner)))
+
+    def _note_committed(self, version: Version) -> None:
+        with self._lock:
+            self._committed.append(version)
+
+
+_current: ContextVar[Attempt | None] = ContextVar("volume_attempt", default=None)
+
+
+class Running:
+    """A `with` statement in which an attempt runs."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._token: Token[Attempt | None] | None = None
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._attempt)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._token is not None
+        _current.reset(self._token)
+
+
+def note_held(owner: HandledRecord) -> None:
+    """*owner* has something mounted, or a working copy."""
+    if (attempt := _current.get()) is not None:
+        attempt._note_held(owner)
+
+
+def note_left(owner: HandledRecord, work_id: str) -> None:
+    """*owner* has left work that is not committed in the working copy *work_id*."""
+    if (attempt := _current.get()) is not None:
+        attempt._note_left(owner, work_id)
+
+
+def note_committed(version: Version) -> None:
+    """*version* was made."""
+    if (attempt := _current.get()) is not None:
+        attempt._note_committed(version)
