@@ -28,7 +28,6 @@ class Site(BaseHTTPRequestHandler):
     """The site that is scraped: on this machine, so that the example needs no network."""
 
     def do_GET(self) -> None:
-        """Answer with a page, or with the list of pages."""
         asked[self.path] += 1
         self.send_response(200)
         self.end_headers()
