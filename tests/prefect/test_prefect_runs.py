@@ -9,11 +9,14 @@ from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 from prefect import flow, task, unmapped
 from prefect.client.orchestration import get_client
+from prefect.exceptions import MappingLengthMismatch
 from prefect.task_runners import ProcessPoolTaskRunner
 from prefect_kit import head_of, made, texts, written
+from pydantic import BaseModel
 
 from volume_core import ROVolume, RWVolume, Volume
 from volume_prefect import volumes
@@ -155,6 +158,33 @@ def test_mapping_over_a_volume_needs_unmapped():
         return [texts(each.result()["out"]) for each in mapped]
 
     assert [{"a": "1", "b": "x"}, {"a": "1", "b": "y"}] == fan_out()
+
+
+@pytest.mark.loud
+def test_mapping_over_a_bare_volume_is_refused_by_prefect():
+    # a pydantic model can be iterated, and Prefect cannot do without that: unmapped() is the way
+    @flow
+    def fan_out() -> None:
+        edit.map(made(a="1"), ["x", "y"])
+
+    with pytest.raises(MappingLengthMismatch):
+        fan_out()
+
+
+def test_volumes_can_be_iterated_as_models_and_not_as_collections():
+    for cls in (ROVolume, RWVolume):
+        assert cls.__iter__ is BaseModel.__iter__
+        assert not hasattr(cls, "__len__")
+
+
+def test_a_writer_with_changes_does_not_leave_for_another_process_and_says_what_to_do():
+    volume = written(Volume.new("dirty"), {"a": "1"})
+
+    with pytest.raises(TypeError, match="commit first"):
+        cloudpickle.dumps(volume)
+
+    assert cloudpickle.loads(cloudpickle.dumps(volume.commit_sync())) == volume.committed
+    volume.finalize_sync()
 
 
 def test_a_process_pool_hands_over_and_takes():
