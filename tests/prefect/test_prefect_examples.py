@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
+
+from volume_core import Volume
+from volume_prefect.news import artifact_key
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "prefect").glob("*.py"))
 SAYS = {
@@ -34,6 +38,19 @@ def test_the_example_runs_where_nothing_can_be_mounted(server, example):
     done = run(example, VOLUME_DRIVER="copy")
     assert done.returncode == 0, done.stdout + done.stderr
     assert SAYS[example.stem] in done.stdout
+
+
+@pytest.mark.slow
+def test_what_a_process_pool_commits_has_pages_too(server):
+    [example] = [each for each in EXAMPLES if each.stem == "fan_out_and_merge"]
+    done = run(example, VOLUME_DRIVER="copy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "could not be made" not in done.stderr
+    store = Volume.new("numbers").store_url
+    with get_client(sync_client=True) as client:
+        keys = [each.key for each in client.read_artifacts()]
+    assert keys.count(artifact_key(store, "numbers")) == 4  # the base, and a fork in each of three processes
+    assert keys.count(artifact_key(store, "squares")) == 1
 
 
 @pytest.mark.slow
