@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import pytest
-from flytekit import task, workflow
+from flytekit import FlyteContextManager, task, workflow
 from flytekit.core import local_cache
 from flytekit.core.local_cache import LocalTaskCache
 from flytekit.core.type_engine import TypeEngine
@@ -18,6 +18,7 @@ from volume_core import ROVolume, RWVolume, Volume, VolumeError
 from volume_flyte import VolumeHash
 from volume_flyte.v1.caching import content_key
 
+CONTEXT = FlyteContextManager.current_context()
 ran: list[str] = []
 
 
@@ -129,14 +130,24 @@ def test_volumehash_on_an_input_counts_for_what_is_given_directly():
     assert ["read"] == ran
 
 
+def test_volumehash_of_an_optional_is_around_it():
+    version = made("a", a="1")
+    around, within = Annotated[ROVolume | None, VolumeHash], Annotated[ROVolume, VolumeHash] | None
+    literal_type = TypeEngine.to_literal_type(around)
+
+    hashes = [TypeEngine.to_literal(CONTEXT, value, around, literal_type).hash for value in (version, None)]
+    assert [version.content_digest_sync(), "none"] == hashes
+    assert TypeEngine.to_literal(CONTEXT, version, within, literal_type).hash is None
+
+
 def test_a_hash_that_a_transformer_sets_does_not_reach_the_cache():
     """flytekit replaces it: only what is annotated counts, so an identity has to be in the bytes."""
     declared = Annotated[ROVolume, VolumeHash]
     version, again = made("a", a="1"), made("b", a="1")
-    literals = [TypeEngine.to_literal(None, each, declared, None) for each in (version, again)]
+    literals = [TypeEngine.to_literal(CONTEXT, each, declared, None) for each in (version, again)]
 
     assert literals[0].hash == literals[1].hash == version.content_digest_sync()
-    assert TypeEngine.to_literal(None, version, ROVolume, None).hash is None
+    assert TypeEngine.to_literal(CONTEXT, version, ROVolume, None).hash is None
     keys = {local_cache._calculate_cache_key("t", "1", LiteralMap({"data": each})) for each in literals}
     assert 1 == len(keys)
 
