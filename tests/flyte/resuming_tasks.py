@@ -59,6 +59,7 @@ def train_with_checkpoints(data: RWVolume, how: str) -> RWVolume:
         step(path)
         while data.index == before:
             time.sleep(0.02)
+        data.status_sync()  # waits until whoever commits has told everybody
         end(how)
     return data
 
