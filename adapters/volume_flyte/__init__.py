@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from volume_flyte.files import as_directory, as_file
     from volume_flyte.images import with_high_throughput_volume_deps, with_volume_deps
     from volume_flyte.pods import fuse_pod_template
+    from volume_flyte.resuming import resume, resume_async
     from volume_flyte.workflows import workflow_mounts
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "as_directory",
     "as_file",
     "fuse_pod_template",
+    "resume",
+    "resume_async",
     "with_high_throughput_volume_deps",
     "with_volume_deps",
     "workflow_mounts",
@@ -40,6 +43,8 @@ _HOMES = {
     "as_directory": "files",
     "as_file": "files",
     "fuse_pod_template": "pods",
+    "resume": "resuming",
+    "resume_async": "resuming",
     "with_high_throughput_volume_deps": "images",
     "with_volume_deps": "images",
     "workflow_mounts": "workflows",

@@ -8,9 +8,9 @@
 Why hooks in mashumaro's registries: it asks a class for its methods, and the core's classes know no engine; and left
 alone it would take a volume for a path, which is what a mounted one can be used as.
 
-Always true: a field that is a writer is committed when its dataclass becomes bytes; the bytes hold the identity of a
-version, like a volume's that is passed by itself; no SDK is imported here, and no class of a volume: this is imported
-when they are loaded.
+Always true: within a task a field that is a writer is committed when its dataclass becomes bytes, and elsewhere one
+with changes is an error; the bytes hold the identity of a version, like a volume's that is passed by itself; no SDK is
+imported here, and no class of a volume: this is imported when they are loaded.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ from mashumaro.core.meta.types.unpack import UnpackerRegistry
 from mashumaro.jsonschema import schema as json_schemas
 from mashumaro.jsonschema.models import Context, JSONSchema, JSONSchemaInstanceType
 
+from volume_core.errors import VolumeError
+from volume_core.plugins.manager import plugins
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from volume_core.volumes import ROVolume, Volume
+    from volume_core.volumes import ROVolume, RWVolume, Volume
 
     Handover: TypeAlias = Callable[[Volume], ROVolume | None]
 
@@ -118,8 +121,20 @@ def _hand_over(value: Any, declared: type[Volume]) -> dict[str, Any]:
         if (version := handover(volume)) is not None:
             return identity(version)
     from volume_core.passing import hand_over  # which may be half loaded when the classes are
+    from volume_core.volumes import RWVolume
 
+    if isinstance(volume, RWVolume) and plugins().current_task() is None:
+        _check_committed(volume)
     return identity(hand_over(volume))
+
+
+def _check_committed(volume: RWVolume) -> None:
+    if volume.index is None or volume.status_sync().changed:
+        lacks = "no version yet" if volume.index is None else "changes that are not committed"
+        raise VolumeError(
+            f"volume {volume.name!r} has {lacks}, and nothing runs here that would commit it: commit it, and give the "
+            "version that commit returns"
+        )
 
 
 def _packer(spec: ValueSpec) -> str | None:

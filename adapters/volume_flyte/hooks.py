@@ -77,7 +77,11 @@ def volume_mounted(name: str, locator: str | None, writable: bool, action: Actio
 
 @hookimpl
 def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
-    """Into the report of the running task of flyte 2."""
+    """Into the report of the running task of flyte 2, and into the checkpoint of a task that resumes."""
+    if "volume_flyte.resuming" in sys.modules:
+        from volume_flyte import resuming
+
+        resuming.note(version)
     if "flyte" in sys.modules and action is not None and action.engine == "flyte":
         from volume_flyte.v2 import reporting
 

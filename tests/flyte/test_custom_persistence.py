@@ -47,13 +47,14 @@ def plugin(site):
     """The plugin, in this process too, which may have loaded its entry points before."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(site))
-        from labftp import hooks
-        from labftp.files import LabFtpFileSystem
+        from labftp import files, hooks
 
         if "labftp" not in manager.plugins().names():
             manager.register(hooks, "labftp")
-        fsspec.register_implementation("labftp", LabFtpFileSystem, clobber=True)
+        fsspec.register_implementation("labftp", files.LabFtpFileSystem, clobber=True)
         yield
+        for client in files._clients.values():
+            client.close()
         manager.plugins().unregister(hooks)
         sys.modules["fsspec.registry"]._registry.pop("labftp")
 

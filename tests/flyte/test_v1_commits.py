@@ -152,6 +152,19 @@ class TestAConstant:
             wf()
         assert [] == commits.versions
 
+    @pytest.mark.loud  # flytekit says that it cannot pickle one with changes, and goes on without
+    def test_in_a_field_is_not_committed_where_a_client_makes_a_literal_of_it(self):
+        declared = TypeEngine.to_literal_type(Data)
+        context = FlyteContextManager.current_context()
+        version = made("old", a="a")
+
+        with counted() as commits:
+            for writer in (fill(Volume.new("new"), a="a"), Volume.new("none"), fill(version.fork_sync("fork"), a="b")):
+                with pytest.raises(Exception, match="nothing runs here that would commit it"):
+                    TypeEngine.to_literal(context, Data(writer), Data, declared)
+            TypeEngine.to_literal(context, Data(version.fork_sync("clean")), Data, declared)
+        assert [] == commits.versions
+
 
 def test_a_writer_given_to_a_workflow_that_is_called_is_committed():
     @workflow

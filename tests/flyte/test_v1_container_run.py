@@ -247,9 +247,15 @@ def test_the_command_itself_with_a_real_mount(tmp_path):
     assert {"a": "m"} == contents(ran.value(ROVolume))
 
 
-def subprocess_of(root: Path, task: Any, inputs: dict[str, Literal]) -> Ran:
+def test_threads_of_a_tasks_own_and_imports_have_the_store_of_the_run_too(tmp_path):
+    ran = subprocess_of(tmp_path, v1_tasks.where, {}, raw="s3://my-bucket/raw/xy/f1234-n0-0")
+
+    assert ["s3://my-bucket/volumes/vision/development"] * 3 == ran.value(list[str])
+
+
+def subprocess_of(root: Path, task: Any, inputs: dict[str, Literal], raw: str | None = None) -> Ran:
     """Run *task* by the command that a container runs."""
-    name, *arguments = command(root, "n0", task, inputs)
+    name, *arguments = command(root, "n0", task, inputs, raw)
     program = Path(sys.executable).with_name(name)
     subprocess.run(
         [str(program), *arguments],

@@ -10,7 +10,7 @@ from pathlib import Path
 import logging_workflows as workflows
 import pytest
 import shared_tasks
-from flytekit import PodTemplate, Resources, task, workflow
+from flytekit import ContainerTask, LaunchPlan, PodTemplate, Resources, Workflow, task, workflow
 from flytekit.tools.translator import get_serializable
 from shared_tasks import LOGS, SIDE
 from v1_kit import contents
@@ -22,6 +22,7 @@ from volume_flyte.v1.pods import fuse_pod_template
 from volume_flyte.v1.workflows import MountingWorkflow
 
 EVERYTHING = "logging_workflows.everything"
+logs = Volume.from_name_lazy("logs", create_if_missing=True)
 DRIVERS = [pytest.param("kernel", marks=pytest.mark.fuse), "copy"]
 
 
@@ -100,9 +101,45 @@ def test_pyflyte_run_mounts_too(tmp_path):
     assert ["a-0", "b-0", "c-0"] == files()
 
 
+def test_the_tasks_of_an_imperative_workflow_within_it_have_it(driver):
+    imperative = Workflow(name="imperative")
+    imperative.add_workflow_input("name", str)
+    node = imperative.add_entity(shared_tasks.log, name=imperative.inputs["name"])
+    imperative.add_workflow_output("out", node.outputs["o0"])
+
+    @workflow_mounts({LOGS: logs})
+    @workflow
+    def wf(name: str) -> str:
+        return imperative(name=name)
+
+    assert "x-0" == wf(name="x")
+    [sub] = wf.nodes
+    [below] = sub.flyte_entity.nodes
+    assert "test_v1_workflow_mounts.wf.shared_tasks.log" == below.flyte_entity.name
+    assert shared_tasks.log is node.flyte_entity
+
+
+def test_what_python_does_not_run_and_what_comes_after_a_failure_is_as_it_was(driver):
+    raw = ContainerTask(name="raw", image="i", command=["true"])
+    plan = LaunchPlan.get_or_create(workflows.inner)
+
+    @workflow_mounts({LOGS: logs})
+    @workflow(on_failure=workflows.not_decorated)
+    def wf() -> str:
+        raw()
+        return plan(name="x").with_overrides(node_name="planned")
+
+    entities = [node.flyte_entity for node in wf.nodes]
+
+    assert [raw, plan] == entities
+    assert "planned" == wf.nodes[1].id
+    assert workflows.not_decorated is wf.failure_node.flyte_entity
+
+
 # -- as pods
 
 
+@pytest.mark.slow
 def test_parallel_pods_of_a_workflow_add_three_files_each_time(tmp_path):
     registered = Registered(workflows.three_logs, tmp_path)
     name = "logging_workflows.three_logs.shared_tasks.log"
@@ -138,6 +175,7 @@ def test_every_task_of_every_kind_is_registered_with_its_workflow(tmp_path):
     assert waiting == [node.id for node in nodes if node.branch_node]
 
 
+@pytest.mark.slow
 def test_pods_of_mapped_and_dynamic_tasks_have_it_too(tmp_path):
     registered = Registered(workflows.everything, tmp_path)
     [mapped] = [name for name in registered.templates if "map_log" in name]
@@ -186,9 +224,6 @@ def test_two_workflows_that_share_a_task_have_it_apart():
 
 
 # -- what is registered
-
-
-logs = Volume.from_name_lazy("logs", create_if_missing=True)
 
 
 @task(requests=Resources(cpu="2"))

@@ -14,7 +14,7 @@ import pytest
 from flyte.models import RawDataPath
 from pydantic import BaseModel
 from v2_kit import Container, Local, committed, inputs_of, written
-from v2_tasks import where
+from v2_tasks import where, where_else
 
 from volume_core import ROVolume, RWVolume, Volume
 from volume_core.plugins.manager import plugins
@@ -124,6 +124,35 @@ def test_in_a_cluster_they_lie_in_the_bucket_of_its_data(container, raw, store):
     container.run("where", asyncio.run(inputs_of(where)), raw=raw)
 
     assert store == container.output().scalar.primitive.string_value
+
+
+def test_in_a_cluster_threads_of_the_tasks_own_and_imports_have_that_store_too(container):
+    container.environ |= {"FLYTE_INTERNAL_EXECUTION_PROJECT": "p", "FLYTE_INTERNAL_EXECUTION_DOMAIN": "d"}
+    container.run("where_else", asyncio.run(inputs_of(where_else)), raw="s3://bucket/metadata/a1b2/0")
+
+    found = [each.scalar.primitive.string_value for each in container.output().collection.literals]
+    assert ["s3://bucket/volumes/p/d"] * 2 == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "in_a_container", "found"),
+    [
+        (["--raw-data-path", "s3://b/x"], True, "s3://b/volumes/p/d"),
+        (["--raw-data-path=s3://b/x"], True, "s3://b/volumes/p/d"),
+        (["-r", "s3://b/x", "--project", "q"], True, "s3://b/volumes/q/d"),
+        (["--raw-data-path", "s3://b/x"], False, None),
+        (["--raw-data-path"], True, None),
+        (["mod", "--", "--raw-data-path", "s3://b/x"], True, None),
+        (["--raw-data-path", "/local"], True, None),
+    ],
+)
+def test_what_a_container_was_started_with_says_where(monkeypatch, arguments, in_a_container, found):
+    monkeypatch.setattr(sys, "argv", ["a0", *arguments])
+    if in_a_container:
+        monkeypatch.setenv("FLYTE_INTERNAL_EXECUTION_PROJECT", "p")
+        monkeypatch.setenv("FLYTE_INTERNAL_EXECUTION_DOMAIN", "d")
+
+    assert found == running.default_bucket()
 
 
 def test_a_bucket_that_was_set_goes_before_the_clusters(container, monkeypatch):

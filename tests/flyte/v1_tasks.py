@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 
 from flytekit import dynamic, task
@@ -104,3 +105,17 @@ def unstored_field(name: str) -> Data:
 @task
 def unstored_model(name: str) -> Model:
     return Model(data=_unstored(name))
+
+
+# What is made while a container imports its module, before flytekit says who runs.
+AT_IMPORT = Volume.new("at-import").store_url
+
+
+@task
+def where() -> list[str]:
+    """The default store: of the body, of a thread of its own, and of the import of its module."""
+    found = [Volume.new("body").store_url]
+    thread = threading.Thread(target=lambda: found.append(Volume.new("thread").store_url))
+    thread.start()
+    thread.join()
+    return [*found, AT_IMPORT]

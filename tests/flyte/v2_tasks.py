@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -68,6 +69,16 @@ async def make_with_report(name: str) -> RWVolume:
 @env.task
 async def where() -> str:
     return Volume.new("data").store_url
+
+
+AT_IMPORT = Volume.new("at-import").store_url
+
+
+@env.task
+async def where_else() -> list[str]:
+    """The default store: of a thread of the task's own, and of the import of its module."""
+    with ThreadPoolExecutor(1) as threads:
+        return [threads.submit(lambda: Volume.new("thread").store_url).result(), AT_IMPORT]
 
 
 @env.task

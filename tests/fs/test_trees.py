@@ -155,9 +155,7 @@ def test_any_tree_comes_back(tmp_path_factory, tree, mode):
     assert look(tmp_path / "in") == look(tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), [("links/*", "dirs/*"), ("links/*", "dirs/d"), ("links/*", "dirs/**")]
-)
+@pytest.mark.parametrize(("first", "second"), [("links/*", "dirs/*"), ("links/*", "dirs/d"), ("links/*", "dirs/**")])
 def test_a_link_that_one_volume_has_brought_leads_no_other_out_of_the_destination(tmp_path, outside, first, second):
     write(tmp_path / "two", {"d/secret": b"theirs", "d/new": b"theirs", "other": b""})
     write(tmp_path / "one", {"mine": b""})
@@ -342,6 +340,16 @@ def test_patterns_take_what_they_name_as_it_is(local, tmp_path):
         fs.get("fresh/x*", str(tmp_path), recursive=True)
     with pytest.raises(FileNotFoundError):
         fs.put(f"{local}/x*", "fresh", recursive=True)
+
+
+def test_what_is_there_as_it_is_written_is_no_pattern(tmp_path):
+    write(tmp_path / "run[lr=0.1]*", {"[1]": b"1"})
+    fs = VolumeFileSystem()
+
+    fs.put(f"{tmp_path}/run[lr=0.1]*", "fresh/run[1]?", recursive=True)
+    fs.get("fresh/run[1]?", f"{tmp_path}/out[2]", recursive=True)
+
+    assert {"[1]"} == {path.name for path in (tmp_path / "out[2]").iterdir()}
 
 
 def test_what_is_named_is_followed_and_what_it_holds_is_not(local, tmp_path):

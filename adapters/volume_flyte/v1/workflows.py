@@ -34,7 +34,7 @@ from flytekit.core.python_auto_container import PythonAutoContainerTask
 from flytekit.core.python_function_task import PythonFunctionTask
 from flytekit.core.reference_entity import ReferenceEntity
 from flytekit.core.tracker import TrackedInstance, extract_task_module
-from flytekit.core.workflow import PythonFunctionWorkflow, WorkflowBase
+from flytekit.core.workflow import ImperativeWorkflow, PythonFunctionWorkflow, WorkflowBase
 from flytekit.exceptions.user import FlyteRecoverableException
 from flytekit.tools.module_loader import load_object_from_module
 
@@ -164,10 +164,13 @@ class Owner:
         return made
 
     def _workflow(self, entity: WorkflowBase) -> WorkflowBase:
-        nodes = entity.nodes  # compiles it
+        nodes = self.nodes(entity.nodes)  # which compiles it
         made = copy.copy(entity)
         made._name = f"{self._full_name}.{entity.name}"
-        made._nodes = self.nodes(nodes)
+        if isinstance(entity, ImperativeWorkflow):
+            made._compilation_state = entity.compilation_state.with_params(entity.compilation_state.prefix, nodes=nodes)
+        else:
+            made._nodes = nodes
         return made
 
     def _branch(self, entity: BranchNode, made: dict[int, Node]) -> BranchNode:

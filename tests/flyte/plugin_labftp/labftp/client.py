@@ -127,6 +127,9 @@ class Client:
             if pid == os.getpid():
                 ftp.close()
 
+    def __del__(self) -> None:
+        self.close()
+
     @contextlib.contextmanager
     def _connection(self, path: str) -> Iterator[ftplib.FTP]:
         """Lend a connection, for what is to be done with *path*."""
