@@ -31,6 +31,8 @@ from volume_core.errors import VolumeError
 from volume_core.plugins.manager import plugins
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from volume_core.volumes import ROVolume, RWVolume, Volume
 
     Handover: TypeAlias = Callable[[Volume], ROVolume | None]
@@ -79,6 +81,12 @@ def is_volume(type_: object) -> bool:
     from volume_core.volumes import Volume
 
     return isinstance(type_, type) and issubclass(type_, Volume)
+
+
+def reasons(error: ValidationError) -> str:
+    """Return why a value is no volume, without the value: a URL may hold a key."""
+    found = (each["msg"] for each in error.errors(include_url=False, include_input=False))
+    return "; ".join(reason.removeprefix("Value error, ") for reason in found)
 
 
 def is_schema(schema: object) -> bool:

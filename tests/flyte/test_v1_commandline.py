@@ -117,7 +117,7 @@ def test_lists_dictionaries_and_optionals(run):
     [
         ("nothing", "NotFoundError.*nothing"),
         ("a b", "names no volume: give a version's locator, NAME or NAME:REF"),
-        ('{"locator": 3}', "Field required"),
+        ('{"locator": 3}', "a mapping that stands for a volume has a `locator`"),
         ('{"locator"', "should be a valid json object"),
         ("vol://data/a/file", "is no volume's root"),
     ],

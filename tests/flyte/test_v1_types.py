@@ -175,7 +175,10 @@ class TestALiteral:
         [
             (Scalar(primitive=Primitive(integer=3)), "a primitive is no volume"),
             (Scalar(binary=Binary(value=b"x", tag="cbor")), "a volume's literal is msgpack, and this is 'cbor'"),
-            (Scalar(generic=struct_pb2.Struct()), "this is no ROVolume: .*Field required"),
+            (
+                Scalar(generic=struct_pb2.Struct()),
+                "this is no ROVolume: a mapping that stands for a volume has a `locator`",
+            ),
         ],
     )
     def test_of_anything_else_is_an_error_that_says_of_what(self, scalar, reason):

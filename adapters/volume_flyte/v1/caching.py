@@ -17,7 +17,7 @@ from flytekit import HashMethod
 
 from volume_core.errors import VolumeError
 from volume_core.volumes import ROVolume, RWVolume, Volume
-from volume_flyte.v1.handing import cause_of, lookup_failed
+from volume_flyte.v1.handing import looking_up
 
 
 def content_key(volume: Volume | None) -> str:
@@ -27,11 +27,8 @@ def content_key(volume: Volume | None) -> str:
     version = volume.committed if isinstance(volume, RWVolume) else volume
     if not isinstance(version, ROVolume):
         raise VolumeError(f"{volume!r} has no version, and so no contents to make a key of")
-    try:
+    with looking_up():
         return version.content_digest_sync()
-    except Exception as error:
-        told = lookup_failed(error)
-        raise told from cause_of(told, error)
 
 
 VolumeHash = HashMethod(content_key)

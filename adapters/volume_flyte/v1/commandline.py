@@ -20,7 +20,7 @@ import types
 from collections.abc import Callable
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from volume_flyte.fields import is_volume
+from volume_flyte.fields import is_volume, reasons
 
 _MODULE = "flytekit.interaction.click_types"
 _FILES = (".json", ".yaml", ".yml")
@@ -73,7 +73,7 @@ def _parameter(declared: Any) -> Any:
             try:
                 return TypeAdapter(declared).validate_python(given)
             except ValidationError as error:
-                raise click.BadParameter("; ".join(found["msg"] for found in error.errors())) from error
+                raise click.BadParameter(reasons(error)) from error
             except Exception as error:
                 raise click.BadParameter(f"{type(error).__name__}: {error}") from error
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from flytekit.core.context_manager import ExecutionState, FlyteContext, FlyteContextManager
 from flytekit.core.type_engine import TypeTransformerFailedError
@@ -39,12 +39,9 @@ def handed_over(volume: Volume) -> ROVolume:
     """Commit *volume* if it is a writer, and return the version; from any thread."""
     from volume_core.passing import hand_over  # which may be half loaded when the classes are
 
-    try:
+    with committing(f"volume {volume.name!r}"):
         _check(volume, FlyteContextManager.current_context())
         return hand_over(volume)
-    except Exception as error:
-        told = _seen(_told(error, f"volume {volume.name!r} was not committed", FlyteUploadDataException))
-        raise told from cause_of(told, error)
 
 
 def handed_over_in_a_field(volume: Volume) -> ROVolume | None:
@@ -54,19 +51,22 @@ def handed_over_in_a_field(volume: Volume) -> ROVolume | None:
     return handed_over(volume) if is_ours else None
 
 
-def lookup_failed(error: Exception) -> Exception:
-    """Return what to raise in place of *error*, with which a volume could not be looked up."""
-    return _seen(_told(error, "the volume could not be looked up", FlyteDownloadDataException))
+@contextmanager
+def committing(what: str) -> Iterator[None]:
+    """Tell flytekit what goes wrong within, where *what* is committed."""
+    try:
+        yield
+    except Exception as error:
+        _tell(error, f"{what} was not committed", FlyteUploadDataException)
 
 
-def commit_failed(error: Exception) -> Exception:
-    """Return what to raise in place of *error*, from a commit that somebody else has asked for."""
-    return _seen(_told(error, "a volume was not committed", FlyteUploadDataException))
-
-
-def cause_of(told: Exception, error: Exception) -> BaseException | None:
-    """Return what *told*, raised in place of *error*, was raised from: who follows causes must come to an end."""
-    return error.__cause__ if told is error else error
+@contextmanager
+def looking_up() -> Iterator[None]:
+    """Tell flytekit what goes wrong within, where a volume is looked up."""
+    try:
+        yield
+    except Exception as error:
+        _tell(error, "the volume could not be looked up", FlyteDownloadDataException)
 
 
 def is_transient(error: Exception) -> bool:
@@ -90,20 +90,20 @@ def failures() -> Iterator[list[Exception]]:
         _watched.reset(token)
 
 
-def _seen(error: Exception) -> Exception:
-    if (seen := _watched.get()) is not None:
-        seen.append(error)
-    return error
-
-
-def _told(
+def _tell(
     error: Exception, what: str, retried: type[FlyteUploadDataException] | type[FlyteDownloadDataException]
-) -> Exception:
+) -> NoReturn:
+    told: Exception = error
     if is_transient(error):
-        told: Exception = retried(f"{what}: {error}")
-        return told
-    # flytekit puts words before the first argument, and takes for granted that there is one.
-    return error if error.args else VolumeError(f"{what}: {type(error).__name__}")
+        told = retried(f"{what}: {error}")
+    elif not error.args:
+        # flytekit puts words before the first argument, and takes for granted that there is one.
+        told = VolumeError(f"{what}: {type(error).__name__}")
+    if (seen := _watched.get()) is not None:
+        seen.append(told)
+    if told is error:
+        raise error
+    raise told from error
 
 
 def _check(volume: Volume, context: FlyteContext) -> None:

@@ -23,7 +23,7 @@ from pydantic_core import PydanticSerializationError
 
 from volume_core.errors import VolumeError
 from volume_flyte.fields import mixed_classes
-from volume_flyte.v1.handing import commit_failed, failures
+from volume_flyte.v1.handing import committing, failures
 
 
 class VolumeUnionTransformer(UnionTransformer):
@@ -74,7 +74,8 @@ class VolumeModelTransformer(PydanticTransformer):
             except PydanticSerializationError as again:
                 cause = again.__cause__
                 if isinstance(cause, Exception) and _is_of_a_commit(cause):
-                    raise commit_failed(cause) from cause
+                    with committing("a field of the model"):
+                        raise cause from cause.__cause__
                 raise
             return super().to_literal(ctx, python_val, python_type, expected)
 

@@ -122,16 +122,14 @@ def _version(value: Any, declared: type[Any]) -> Any:
 def _received(given: Any, declared: type[Any]) -> Any:
     from pydantic import ValidationError
 
-    from volume_flyte.v1.handing import cause_of, lookup_failed
+    from volume_flyte.fields import reasons
+    from volume_flyte.v1.handing import looking_up
 
-    try:
-        return declared.model_validate(given)
-    except ValidationError as error:
-        reasons = "; ".join(found["msg"] for found in error.errors(include_url=False, include_input=False))
-        raise lookup_failed(TypeTransformerFailedError(f"this is no {declared.__name__}: {reasons}")) from error
-    except Exception as error:
-        told = lookup_failed(error)
-        raise told from cause_of(told, error)
+    with looking_up():
+        try:
+            return declared.model_validate(given)
+        except ValidationError as error:
+            raise TypeTransformerFailedError(f"this is no {declared.__name__}: {reasons(error)}") from error
 
 
 def _given(literal: Literal) -> Any:
