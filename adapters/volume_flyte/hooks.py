@@ -24,7 +24,7 @@ def volume_current_task() -> ActionRef | None:
 
         if (found := running.current_task()) is not None:
             return found
-    if "flyte" in sys.modules:
+    if _has_flyte_2():
         from volume_flyte.v2 import running as running_two
 
         return running_two.current_task()
@@ -39,7 +39,7 @@ def volume_default_bucket() -> str | None:
 
         if (found := running.default_bucket()) is not None:
             return found
-    if "flyte" in sys.modules:
+    if _has_flyte_2():
         from volume_flyte.v2 import running as running_two
 
         return running_two.default_bucket()
@@ -58,7 +58,7 @@ def volume_open_store(url: str, options: Mapping[str, str]) -> None:
 @hookimpl
 def volume_mounted(name: str, locator: str | None, writable: bool, action: ActionRef | None) -> None:
     """Into the report of the running task of flyte 2."""
-    if "flyte" in sys.modules and action is not None and action.engine == "flyte":
+    if _has_flyte_2() and action is not None and action.engine == "flyte":
         from volume_flyte.v2 import reporting
 
         reporting.note_mounted(name, locator, action, writable=writable)
@@ -67,7 +67,12 @@ def volume_mounted(name: str, locator: str | None, writable: bool, action: Actio
 @hookimpl
 def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
     """Into the report of the running task of flyte 2."""
-    if "flyte" in sys.modules and action is not None and action.engine == "flyte":
+    if _has_flyte_2() and action is not None and action.engine == "flyte":
         from volume_flyte.v2 import reporting
 
         reporting.note_committed(version, action)
+
+
+def _has_flyte_2() -> bool:
+    """Whether flyte 2 is imported: whole, and no directory of a program's own that is called like it."""
+    return hasattr(sys.modules.get("flyte"), "ctx")

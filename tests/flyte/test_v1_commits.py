@@ -147,7 +147,6 @@ class TestAConstant:
             wf()
         assert [] == commits.versions
 
-
     @pytest.mark.loud  # flytekit says that it cannot pickle one with changes, and goes on without
     def test_in_a_field_is_not_committed_where_a_client_makes_a_literal_of_it(self):
         declared = TypeEngine.to_literal_type(Data)

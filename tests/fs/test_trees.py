@@ -155,9 +155,7 @@ def test_any_tree_comes_back(tmp_path_factory, tree, mode):
     assert look(tmp_path / "in") == look(tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), [("links/*", "dirs/*"), ("links/*", "dirs/d"), ("links/*", "dirs/**")]
-)
+@pytest.mark.parametrize(("first", "second"), [("links/*", "dirs/*"), ("links/*", "dirs/d"), ("links/*", "dirs/**")])
 def test_a_link_that_one_volume_has_brought_leads_no_other_out_of_the_destination(tmp_path, outside, first, second):
     write(tmp_path / "two", {"d/secret": b"theirs", "d/new": b"theirs", "other": b""})
     write(tmp_path / "one", {"mine": b""})

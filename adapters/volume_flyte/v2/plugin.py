@@ -8,7 +8,8 @@ from __future__ import annotations
 
 def register() -> None:
     """Make volumes a type of flyte 2."""
-    from volume_flyte.v2 import transformer, unions
+    from volume_flyte.v2 import models, transformer, unions
 
     transformer.register()
     unions.register()
+    models.register()
