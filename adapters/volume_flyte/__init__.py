@@ -20,21 +20,34 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from volume_flyte.caching import VolumeHash
+    from volume_flyte.files import as_directory, as_file
     from volume_flyte.images import with_high_throughput_volume_deps, with_volume_deps
     from volume_flyte.pods import fuse_pod_template
+    from volume_flyte.resuming import resume, resume_async
+    from volume_flyte.workflows import workflow_mounts
 
 __all__ = [
     "VolumeHash",
+    "as_directory",
+    "as_file",
     "fuse_pod_template",
+    "resume",
+    "resume_async",
     "with_high_throughput_volume_deps",
     "with_volume_deps",
+    "workflow_mounts",
 ]
 
 _HOMES = {
     "VolumeHash": "caching",
+    "as_directory": "files",
+    "as_file": "files",
     "fuse_pod_template": "pods",
+    "resume": "resuming",
+    "resume_async": "resuming",
     "with_high_throughput_volume_deps": "images",
     "with_volume_deps": "images",
+    "workflow_mounts": "workflows",
 }
 
 

@@ -10,7 +10,7 @@ alone it would take a volume for a path, which is what a mounted one can be used
 
 Always true: within a task a field that is a writer is committed when its dataclass becomes bytes, and elsewhere one
 with changes is an error; the bytes hold the identity of a version, like a volume's that is passed by itself; no SDK is
-imported here.
+imported here, and no class of a volume: this is imported when they are loaded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import functools
 import threading
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, get_args, get_origin
 
 from mashumaro.core.meta.types.common import ValueSpec
 from mashumaro.core.meta.types.pack import PackerRegistry
@@ -28,11 +28,12 @@ from mashumaro.jsonschema import schema as json_schemas
 from mashumaro.jsonschema.models import Context, JSONSchema, JSONSchemaInstanceType
 
 from volume_core.errors import VolumeError
-from volume_core.passing import hand_over
 from volume_core.plugins.manager import plugins
-from volume_core.volumes import ROVolume, RWVolume, Volume
 
-Handover = Callable[[Volume], ROVolume | None]
+if TYPE_CHECKING:
+    from volume_core.volumes import ROVolume, RWVolume, Volume
+
+    Handover: TypeAlias = Callable[[Volume], ROVolume | None]
 
 TITLE = "Volume"
 _LOCATOR = "the version's locator, NAME or NAME:REF in the default store, or a vol:// URL"
@@ -44,6 +45,7 @@ SCHEMA: dict[str, Any] = {
     "properties": {"locator": {"type": "string", "description": _LOCATOR}},
 }
 
+_UNIONS = (Union, types.UnionType)
 _handovers: list[Handover] = []
 _lock = threading.Lock()
 _is_registered = False
@@ -74,6 +76,8 @@ def identity(version: ROVolume) -> dict[str, Any]:
 
 def is_volume(type_: object) -> bool:
     """Whether *type_* is one of the public classes, or made from one."""
+    from volume_core.volumes import Volume
+
     return isinstance(type_, type) and issubclass(type_, Volume)
 
 
@@ -89,7 +93,7 @@ def is_schema(schema: object) -> bool:
 
 def mixed_classes(union: object) -> str | None:
     """Return what is wrong with *union* if it leaves open whether a volume can be written to, None if it is fine."""
-    if get_origin(union) not in (Union, types.UnionType):
+    if get_origin(union) not in _UNIONS:
         return None
     classes = [argument for argument in get_args(union) if is_volume(argument)]
     if len(classes) < 2:
@@ -102,12 +106,15 @@ def mixed_classes(union: object) -> str | None:
     )
 
 
-def _hand_over(value: object, declared: type[Volume]) -> dict[str, Any]:
+def _hand_over(value: Any, declared: type[Volume]) -> dict[str, Any]:
     # A mapping or text: from a command line or a form, by way of a library that leaves fields as they are.
-    volume = value if isinstance(value, Volume) else declared.model_validate(value)
+    volume = value if is_volume(type(value)) else declared.model_validate(value)
     for handover in _handovers:
         if (version := handover(volume)) is not None:
             return identity(version)
+    from volume_core.passing import hand_over  # which may be half loaded when the classes are
+    from volume_core.volumes import RWVolume
+
     if isinstance(volume, RWVolume) and plugins().current_task() is None:
         _check_committed(volume)
     return identity(hand_over(volume))
@@ -123,23 +130,45 @@ def _check_committed(volume: RWVolume) -> None:
 
 
 def _packer(spec: ValueSpec) -> str | None:
-    return _expression(spec, "pack", lambda declared: functools.partial(_hand_over, declared=declared))
+    if is_volume(spec.origin_type):
+        _refuse_mixed(spec, spec.owner)
+        return f"{_pack_function(spec, spec.origin_type)}({spec.expression})"
+    if get_origin(spec.type) not in _UNIONS:
+        return None
+    classes = [argument for argument in get_args(spec.type) if is_volume(argument)]
+    others = tuple(argument for argument in get_args(spec.type) if not is_volume(argument))
+    if not classes or others in ((), (type(None),)):
+        return None
+    # A union is tried one type after the other, and why each of them failed is forgotten: a volume goes its own way.
+    _refuse_mixed(spec, spec.type)
+    spec.builder.ensure_object_imported(_is_one, "__volume_is_one")
+    pack, value = _pack_function(spec, classes[0]), spec.expression
+    rest = PackerRegistry.get(spec.copy(type=Union[others]))  # noqa: UP007 - a tuple of types
+    return f"({pack}({value}) if __volume_is_one({value}) else {rest})"
 
 
 def _unpacker(spec: ValueSpec) -> str | None:
-    return _expression(spec, "unpack", lambda declared: declared.model_validate)
-
-
-def _expression(spec: ValueSpec, verb: str, function: Callable[[type[Volume]], Callable[..., Any]]) -> str | None:
-    """Return the source of a call of *function*, made for the class that *spec* is about."""
-    declared = spec.origin_type
-    if not is_volume(declared):
+    if not is_volume(declared := spec.origin_type):
         return None
-    if problem := mixed_classes(spec.owner):
-        raise TypeError(f"field {spec.field_ctx.name!r} of {spec.builder.cls.__name__}: {problem}")
-    name = f"__volume_{verb}_{declared.__module__}_{declared.__qualname__}".replace(".", "_").replace("<locals>", "")
-    spec.builder.ensure_object_imported(function(declared), name)
+    _refuse_mixed(spec, spec.owner)
+    name = f"__volume_unpack_{declared.__name__}_{id(declared):x}"
+    spec.builder.ensure_object_imported(declared.model_validate, name)
     return f"{name}({spec.expression})"
+
+
+def _pack_function(spec: ValueSpec, declared: type[Volume]) -> str:
+    name = f"__volume_pack_{declared.__name__}_{id(declared):x}"
+    spec.builder.ensure_object_imported(functools.partial(_hand_over, declared=declared), name)
+    return name
+
+
+def _refuse_mixed(spec: ValueSpec, union: object) -> None:
+    if problem := mixed_classes(union):
+        raise TypeError(f"field {spec.field_ctx.name!r} of {spec.builder.cls.__name__}: {problem}")
+
+
+def _is_one(value: object) -> bool:
+    return is_volume(type(value))
 
 
 def _schema(instance: json_schemas.Instance, _context: Context) -> JSONSchema | None:

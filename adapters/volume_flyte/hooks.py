@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from volume_core.plugins.hookspecs import hookimpl
+from volume_flyte.sdks import has_flyte_2
 
 if TYPE_CHECKING:
     from volume_core import ActionRef, ROVolume
@@ -24,7 +25,7 @@ def volume_current_task() -> ActionRef | None:
 
         if (found := running.current_task()) is not None:
             return found
-    if _has_flyte_2():
+    if has_flyte_2():
         from volume_flyte.v2 import running as running_two
 
         return running_two.current_task()
@@ -39,11 +40,22 @@ def volume_default_bucket() -> str | None:
 
         if (found := running.default_bucket()) is not None:
             return found
-    if _has_flyte_2():
+    if has_flyte_2():
         from volume_flyte.v2 import running as running_two
 
         return running_two.default_bucket()
     return None
+
+
+@hookimpl
+def volume_reference(url: str, is_directory: bool) -> Any:
+    """A directory or file of the SDK that is running a task in this process."""
+    from volume_flyte.files import running_sdk
+
+    sdk = running_sdk()
+    if sdk is None:
+        return None
+    return sdk.directory_at(url) if is_directory else sdk.file_at(url)
 
 
 @hookimpl
@@ -58,7 +70,7 @@ def volume_open_store(url: str, options: Mapping[str, str]) -> None:
 @hookimpl
 def volume_mounted(name: str, locator: str | None, writable: bool, action: ActionRef | None) -> None:
     """Into the report of the running task of flyte 2."""
-    if _has_flyte_2() and action is not None and action.engine == "flyte":
+    if has_flyte_2() and action is not None and action.engine == "flyte":
         from volume_flyte.v2 import reporting
 
         reporting.note_mounted(name, locator, action, writable=writable)
@@ -66,13 +78,12 @@ def volume_mounted(name: str, locator: str | None, writable: bool, action: Actio
 
 @hookimpl
 def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
-    """Into the report of the running task of flyte 2."""
-    if _has_flyte_2() and action is not None and action.engine == "flyte":
+    """Into the report of the running task of flyte 2, and into the checkpoint of a task that resumes."""
+    if "volume_flyte.resuming" in sys.modules:
+        from volume_flyte import resuming
+
+        resuming.note(version)
+    if has_flyte_2() and action is not None and action.engine == "flyte":
         from volume_flyte.v2 import reporting
 
         reporting.note_committed(version, action)
-
-
-def _has_flyte_2() -> bool:
-    """Whether flyte 2 is imported: whole, and no directory of a program's own that is called like it."""
-    return hasattr(sys.modules.get("flyte"), "ctx")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import inspect
 import os
 import pickle
@@ -336,6 +337,25 @@ def test_what_cannot_be_is_said_at_once(at):
         Volume.from_name_lazy("../x")
     with pytest.raises(InvalidNameError, match="on_conflict"):
         Volume.from_name_lazy("x", on_conflict="fight")
+
+
+def test_a_task_that_an_engines_decorator_has_made_is_no_function_any_more(at):
+    class Task:
+        def __init__(self, function):
+            self.function = function
+            functools.update_wrapper(self, function)
+
+        def __call__(self):
+            return self.function()
+
+    with pytest.raises(VolumeError, match="train is a Task and no function: put @mounts below the decorator"):
+
+        @mounts({at("data"): lazily()})
+        @Task
+        def train(): ...
+
+    assert 8 == mounts({})(functools.partial(pow, 2))(3)
+    assert 8 == mounts({})(pow)(2, 3)
 
 
 def test_a_synchronous_task_below_a_running_loop(driver, at, tmp_path):

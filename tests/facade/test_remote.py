@@ -66,6 +66,22 @@ def test_the_whole_life_in_a_bucket_whose_requests_fail_now_and_then(bucket, ser
 
 
 @pytest.mark.s3
+def test_a_mount_asks_in_the_region_that_the_volume_was_given(bucket, server, any_driver, tmp_path, monkeypatch):
+    with S3Server(region="eu-north-1") as elsewhere:
+        elsewhere.make_bucket("b")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", elsewhere.endpoint)
+        volume = Volume.new("data", bucket, region="eu-north-1")
+        with volume.mounted_sync(driver=any_driver) as path:
+            write(path, {"a.txt": "a" * 5000})
+        shutil.rmtree(State.default().cache)
+        again = Volume.model_validate_json(volume.committed.model_dump_json())
+        with again.mounted_sync(driver=any_driver) as path:
+            assert {"a.txt": "a" * 5000} == read(path)
+        with again.fork_sync("fork").mounted_sync(driver=any_driver) as path:
+            assert {"a.txt": "a" * 5000} == read(path)
+
+
+@pytest.mark.s3
 def test_nothing_secret_is_in_a_record_or_on_disk(bucket, tmp_path):
     volume = Volume.new("data", bucket)
     with volume.mounted_sync(driver="copy") as path:

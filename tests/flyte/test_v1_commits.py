@@ -19,7 +19,12 @@ from volume_core import ConflictError, ROVolume, RWVolume, StorageError, Volume
 @dataclass
 class Data:
     data: RWVolume
-    maybe: RWVolume | None = None
+
+
+@dataclass
+class Either:
+    either: RWVolume | str | None
+    several: list[RWVolume | int]
 
 
 class Model(BaseModel):
@@ -217,7 +222,15 @@ def outputs():
 
     @task
     def optional_field() -> Data | None:
-        return Data(fill(new("b"), a="b"), fill(new("a"), a="a"))
+        return Data(fill(new("a"), a="a"))
+
+    @task
+    def union_field() -> Either:
+        return Either(fill(new("a"), a="a"), [])
+
+    @task
+    def union_in_field() -> Either:
+        return Either("text", [3, fill(new("a"), a="a")])
 
     @task
     def in_model() -> Model:
@@ -236,6 +249,8 @@ def outputs():
         optional_list,
         field,
         optional_field,
+        union_field,
+        union_in_field,
         in_model,
         optional_model,
     ]

@@ -12,10 +12,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import v1_tasks
 from flyteidl.core import dynamic_job_pb2, errors_pb2, literals_pb2
-from flytekit import FlyteContextManager
+from flytekit import FlyteContextManager, map_task
 from flytekit.configuration import Image, ImageConfig, SerializationSettings
 from flytekit.core.type_engine import TypeEngine, TypeTransformerFailedError
 from flytekit.exceptions.system import FlyteDownloadDataException
@@ -33,6 +35,8 @@ EXECUTION = {
     "FLYTE_INTERNAL_EXECUTION_ID": "f1234",
     "FLYTE_INTERNAL_TASK_NAME": "v1_tasks.who",
     "FLYTE_ATTEMPT_NUMBER": "2",
+    "BATCH_JOB_ARRAY_INDEX_VAR_NAME": "INDEX",
+    "INDEX": "1",
     "FLYTE_EXECUTION_URL": "https://flyte.example/console/f1234",
 }
 
@@ -75,25 +79,32 @@ def generic(record: dict[str, str]) -> Literal:
     return Literal(scalar=Scalar(generic=json_format.ParseDict(record, struct_pb2.Struct())))
 
 
-def command(root: Path, label: str, task: str, inputs: dict[str, Literal], raw: str | None = None) -> list[str]:
-    """Return the entry point's command for *task*, with its inputs written."""
+def settings() -> SerializationSettings:
+    image = ImageConfig(default_image=Image("image", "registry/image", "1"))
+    return SerializationSettings(image, project="vision", domain="development", version="v")
+
+
+def command(root: Path, label: str, task: Any, inputs: dict[str, Literal], raw: str | None = None) -> list[str]:
+    """Return the command of *task*'s container, filled in as the cluster does, with its inputs written."""
     directory = root / "metadata" / "propeller" / "vision-development-f1234" / label / "data" / "2"
     directory.mkdir(parents=True)
     given = directory.with_suffix(".inputs")
     given.write_bytes(LiteralMap(inputs).to_flyte_idl().SerializeToString())
-    options = ["--inputs", str(given), "--output-prefix", str(directory), "--raw-output-data-prefix"]
-    resolver = ["--resolver", "flytekit.core.python_auto_container.default_task_resolver", "--"]
-    target = ["task-module", "v1_tasks", "task-name", task]
-    return ["pyflyte-execute", *options, raw or str(root / "raw"), *resolver, *target]
+    filled = {
+        "{{.input}}": str(given),
+        "{{.outputPrefix}}": str(directory),
+        "{{.rawOutputDataPrefix}}": raw or str(root / "raw"),
+        "{{.checkpointOutputPrefix}}": str(directory / "checkpoints"),
+        "{{.prevCheckpointPrefix}}": '""',
+    }
+    return [filled.get(argument, argument) for argument in task.get_container(settings()).args]
 
 
 def environment(**more: str) -> dict[str, str]:
     """What a container's environment says, and where the tasks are."""
-    image = ImageConfig(default_image=Image("image", "registry/image", "1"))
-    settings = SerializationSettings(image, project="vision", domain="development", version="v")
     paths = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH", "")]))
     quiet = {"FLYTE_SDK_LOGGING_LEVEL": "50", "FLYTE_SDK_RICH_TRACEBACKS": "0"}
-    return os.environ | EXECUTION | quiet | {"PYTHONPATH": paths, "_F_SS_C": settings.serialized_context} | more
+    return os.environ | EXECUTION | quiet | {"PYTHONPATH": paths, "_F_SS_C": settings().serialized_context} | more
 
 
 @pytest.fixture(scope="module")
@@ -107,16 +118,18 @@ def ran(tmp_path_factory):
     text = {label: {"name": literal(label, str)} for label in ("made", "transient", "permanent", "body")}
     console = generic({"locator": given.locator})
     jobs = {
-        "make": ("make", text["made"]),
-        "add": ("add", {"data": literal(given, ROVolume)}),
-        "read": ("read", {"data": literal(given.fork_sync("other"), RWVolume)}),
-        "console": ("read", {"data": console}),
-        "body": ("body_fails", text["body"]),
-        "dynamic": ("dynamically", text["made"]),
-        "who": ("who", {}),
-        "who-dynamically": ("who_dynamically", {}),
+        "make": (v1_tasks.make, text["made"]),
+        "mapped": (map_task(v1_tasks.make), {"name": literal(["zero", "one"], list[str])}),
+        "add": (v1_tasks.add, {"data": literal(given, ROVolume)}),
+        "read": (v1_tasks.read, {"data": literal(given.fork_sync("other"), RWVolume)}),
+        "console": (v1_tasks.read, {"data": console}),
+        "shown": (v1_tasks.shown, {"data": literal(given, ROVolume)}),
+        "body": (v1_tasks.body_fails, text["body"]),
+        "dynamic": (v1_tasks.dynamically, text["made"]),
+        "who": (v1_tasks.who, {}),
+        "who-dynamically": (v1_tasks.who_dynamically, {}),
         **{
-            f"{task}-{kind}": (task, text[kind])
+            f"{task}-{kind}": (getattr(v1_tasks, task), text[kind])
             for task in ("unstored", "unstored_maybe", "unstored_field", "unstored_model")
             for kind in ("transient", "permanent")
         },
@@ -140,6 +153,10 @@ def test_what_is_returned_is_committed_before_the_outputs_are_written(ran):
 
     assert {"a": "made"} == contents(version)
     assert "made" == version.name
+
+
+def test_one_of_a_map_task_is_committed(ran):
+    assert {"a": "one"} == contents(ran.mapped.value(ROVolume))
 
 
 def test_a_version_comes_in_as_a_fork_and_what_was_added_goes_out_as_its_child(ran):
@@ -187,6 +204,13 @@ def test_a_writer_in_the_body_of_a_dynamic_workflow_is_committed_though_it_is_co
     assert {"a": "made"} == contents(version)
 
 
+def test_a_deck_shows_what_was_committed(ran):
+    page = (ran.shown.directory / "deck.html").read_text()
+
+    assert ran.shown.value(ROVolume).version in page
+    assert "given" in page
+
+
 def test_who_runs_and_where_its_volumes_lie(ran):
     action, bucket = ran.who.value(list[str])
 
@@ -218,18 +242,18 @@ def test_the_version_says_who_made_it_and_who_made_what_it_came_from(ran):
 
 @pytest.mark.fuse
 def test_the_command_itself_with_a_real_mount(tmp_path):
-    ran = subprocess_of(tmp_path, "mounted", {"name": literal("m", str)})
+    ran = subprocess_of(tmp_path, v1_tasks.mounted, {"name": literal("m", str)})
 
     assert {"a": "m"} == contents(ran.value(ROVolume))
 
 
 def test_threads_of_a_tasks_own_and_imports_have_the_store_of_the_run_too(tmp_path):
-    ran = subprocess_of(tmp_path, "where", {}, raw="s3://my-bucket/raw/xy/f1234-n0-0")
+    ran = subprocess_of(tmp_path, v1_tasks.where, {}, raw="s3://my-bucket/raw/xy/f1234-n0-0")
 
     assert ["s3://my-bucket/volumes/vision/development"] * 3 == ran.value(list[str])
 
 
-def subprocess_of(root: Path, task: str, inputs: dict[str, Literal], raw: str | None = None) -> Ran:
+def subprocess_of(root: Path, task: Any, inputs: dict[str, Literal], raw: str | None = None) -> Ran:
     """Run *task* by the command that a container runs."""
     name, *arguments = command(root, "n0", task, inputs, raw)
     program = Path(sys.executable).with_name(name)

@@ -40,6 +40,8 @@ class Bundle:
     several: list[ROVolume]
     named: dict[str, ROVolume]
     inner: Inner
+    either: ROVolume | str
+    other: ROVolume | str | int | None
 
 
 @dataclass
@@ -124,6 +126,8 @@ def bundle() -> Bundle:
         several=[made("one", a="one")],
         named={"two": fill(new("two"), a="two")},
         inner=Inner(fill(new("inner"), a="inner")),
+        either=fill(new("either"), a="either"),
+        other="other",
     )
 
 
@@ -131,7 +135,8 @@ def bundle() -> Bundle:
 def unbundle(bundle: Bundle) -> list[str]:
     assert bundle.nothing is None
     assert isinstance(bundle.maybe, RWVolume) and isinstance(bundle.inner.scratch, RWVolume)
-    found = [bundle.data, bundle.maybe, *bundle.several, *bundle.named.values(), bundle.inner.scratch]
+    assert "other" == bundle.other
+    found = [bundle.data, bundle.maybe, *bundle.several, *bundle.named.values(), bundle.inner.scratch, bundle.either]
     return [contents(each)["a"] for each in found]
 
 
@@ -251,8 +256,8 @@ def test_fields_of_a_dataclass_are_committed_at_every_depth():
         return unbundle(bundle=bundle())
 
     with counted() as commits:
-        assert ["data", "maybe", "one", "two", "inner"] == wf()
-    assert 5 == len(commits.versions)
+        assert ["data", "maybe", "one", "two", "inner", "either"] == wf()
+    assert 6 == len(commits.versions)
 
 
 def test_fields_of_a_dataclass_that_makes_its_own_json():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple, Optional, Union, get_args
 
@@ -261,8 +263,7 @@ def test_who_declares_nothing_is_given_a_version():
     """A run's outputs, and a task of another repository, are known by their literal types alone."""
     assert ROVolume is TypeEngine.guess_python_type(TypeEngine.to_literal_type(RWVolume))
     assert (ROVolume,) == get_args(TypeEngine.guess_python_type(TypeEngine.to_literal_type(list[RWVolume])))
-    with pytest.raises(ValueError, match="not the type of volumes"):
-        TypeEngine.get_transformer(ROVolume).guess_python_type(TypeEngine.to_literal_type(Model))
+    assert "Model" == TypeEngine.guess_python_type(TypeEngine.to_literal_type(Model)).__name__
 
 
 def test_a_model_that_is_known_by_its_schema_alone_has_volumes_in_its_fields(run):
@@ -272,6 +273,24 @@ def test_a_model_that_is_known_by_its_schema_alone_has_volumes_in_its_fields(run
     found = asyncio.run(TypeEngine.to_python_value(literal, guessed))
 
     assert ("one", ["a.txt"]) == (found.data.name, names(found.data))
+
+
+def test_a_process_that_has_no_volumes_does_not_load_them():
+    code = """
+import sys
+from flyte.types import TypeEngine
+from flyteidl2.core import types_pb2
+
+assert int is TypeEngine.guess_python_type(TypeEngine.to_literal_type(int))
+assert "volume_flyte.v2.plugin" in sys.modules
+assert not {"volume_core.volumes", "volume_flyte.fields", "volume_flyte.v2.transformer"} & set(sys.modules)
+literal_type = types_pb2.LiteralType.FromString(bytes.fromhex(sys.argv[1]))
+assert "ROVolume" == TypeEngine.guess_python_type(literal_type).__name__
+assert literal_type == TypeEngine.to_literal_type(sys.modules["volume_core.volumes"].RWVolume)
+"""
+    volumes = TypeEngine.to_literal_type(ROVolume).SerializeToString().hex()
+
+    subprocess.run([sys.executable, "-c", code, volumes], check=True, timeout=60)
 
 
 def test_to_register_again_changes_nothing():

@@ -45,6 +45,11 @@ def read(data: ROVolume) -> str:
     return contents(data)["a"]
 
 
+@task(enable_deck=True)
+def shown(data: RWVolume) -> tuple[RWVolume, RWVolume | None]:
+    return fill(data, b="b"), None
+
+
 @task
 def body_fails(name: str) -> RWVolume:
     volume = fill(Volume.new(name), a=name)

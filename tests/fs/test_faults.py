@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 
 import pytest
+from fs_kit import write
 
 from volume_core.facade import versions as places
 from volume_core.fs import VolumeFileSystem
@@ -50,6 +52,40 @@ def test_a_transaction_whose_store_fails_is_all_or_nothing(monkeypatch, after, p
             with contextlib.suppress(FileNotFoundError):
                 fs.rm("data/gone")
         assert {"data/a": b"new", "data/b": b"new"} == _fresh(bucket).cat("data", recursive=True)
+        if not faults:
+            break
+    assert fail_at > 5
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_directory_that_is_put_is_there_whole_or_not_at_all(monkeypatch, tmp_path, after):
+    """Fail the 1st call of the upload, then the 2nd, ... until none is left to fail; what is got then is all of it."""
+    write(tmp_path / "in", {"d/a": b"new", "d/b": b"new", "empty/": b""})
+    (tmp_path / "in" / "link").symlink_to("d/a")
+    opened = places.Place.store
+    faulty: list[FaultyStore] = []
+    monkeypatch.setattr(places.Place, "store", lambda place: faulty[0] if faulty else opened(place))
+
+    for fail_at in itertools.count(1):
+        bucket = f"memory://faults-put-{after}-{fail_at}"
+        fs = VolumeFileSystem(bucket=bucket)
+        fs.pipe_file("data/d/a", b"old")
+        faulty[:] = [FaultyStore(opened(fs._versions.place(_address())), fail_at, False, after, "permanent")]
+        failed = False
+        try:
+            fs.put(f"{tmp_path}/in/", "data", recursive=True)
+        except OSError:
+            failed = True
+        faults = faulty.pop().faults
+
+        names = sorted(_fresh(bucket).find("data", withdirs=True))
+        assert names in ([["data", "data/d", "data/d/a"]] if failed else []) + [
+            ["data", "data/d", "data/d/a", "data/d/b", "data/empty", "data/link"]
+        ]
+        fs.put(f"{tmp_path}/in/", "data", recursive=True)
+        _fresh(bucket).get("data/", f"{tmp_path}/out-{fail_at}", recursive=True)
+        assert ["d", "empty", "link"] == sorted(os.listdir(tmp_path / f"out-{fail_at}"))
+        assert b"new" == (tmp_path / f"out-{fail_at}" / "link").read_bytes()
         if not faults:
             break
     assert fail_at > 5

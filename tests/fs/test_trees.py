@@ -342,6 +342,16 @@ def test_patterns_take_what_they_name_as_it_is(local, tmp_path):
         fs.put(f"{local}/x*", "fresh", recursive=True)
 
 
+def test_what_is_there_as_it_is_written_is_no_pattern(tmp_path):
+    write(tmp_path / "run[lr=0.1]*", {"[1]": b"1"})
+    fs = VolumeFileSystem()
+
+    fs.put(f"{tmp_path}/run[lr=0.1]*", "fresh/run[1]?", recursive=True)
+    fs.get("fresh/run[1]?", f"{tmp_path}/out[2]", recursive=True)
+
+    assert {"[1]"} == {path.name for path in (tmp_path / "out[2]").iterdir()}
+
+
 def test_what_is_named_is_followed_and_what_it_holds_is_not(local, tmp_path):
     fs = VolumeFileSystem()
     (tmp_path / "named").symlink_to(local)

@@ -9,6 +9,7 @@ import storage_servers as servers
 from volume_core.errors import ConflictError, CorruptObjectError, StorageError
 from volume_core.format.storeinfo import StoreFormat
 from volume_core.storage import probing
+from volume_core.storage.memory import MemoryStore
 from volume_core.storage.opening import open_store
 from volume_core.storage.probing import ensure_format, probe, read_format
 from volume_core.testing.faulty import FaultyStore
@@ -42,6 +43,26 @@ def test_memory_and_directories_keep_every_promise(memory, tmp_path):
         assert StoreFormat() == ensure_format(store) == ensure_format(store) == probe(store)
         assert ["format.json"] == [found.name for found in store.names("")]
         assert StoreFormat() == read_format(store)
+
+
+class Careless(MemoryStore):
+    """A store that says by itself that it keeps no conditions, as another package's may."""
+
+    honours_conditions = False
+    url = "careless://here"
+
+    def swap(self, name, old, new):
+        raise StorageError("this store swaps nothing")
+
+
+def test_a_store_that_says_it_keeps_no_conditions_is_believed():
+    store = Careless("careless")
+
+    found = ensure_format(store)
+
+    assert StoreFormat(create_once=False, swap_once=False) == found == read_format(store)
+    assert not found.honours_conditions
+    assert ["format.json"] == [found.name for found in store.names("")]
 
 
 def test_the_format_is_one_line_of_json(memory):

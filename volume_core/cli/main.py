@@ -10,6 +10,8 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -25,6 +27,7 @@ COMMANDS = {
     "demo": "demo",
     "diff": "comparing",
     "doctor": "machine",
+    "explore": "explore",
     "fork": "versions",
     "get": "transfers",
     "head": "history",
@@ -70,14 +73,46 @@ class _Commands(click.Group):
             raise Failure(error) from error
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _told():
             return super().invoke(ctx)
-        except BrokenPipeError:
-            _drop_unprintable()  # whoever read our output has seen enough
-            ctx.exit(0)
-        except (VolumeError, OSError) as error:
-            _drop_unprintable()
-            raise Failure(error) from error
+
+
+class _Guest(click.Command):
+    """One of our commands in another command line."""
+
+    def __init__(self, name: str, ours: click.Command) -> None:
+        super().__init__(name, callback=ours.callback, params=ours.params, help=ours.help)
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with _told():
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _told():
+            return super().invoke(ctx)
+
+
+def guest(command: str, name: str) -> click.Command:
+    """Return *command*, one of `COMMANDS`, called *name*, for a group of another command line.
+
+    Its errors are click's, with our texts and exit codes.
+    """
+    ours = main.get_command(click.Context(main), command)
+    assert ours is not None, command
+    return _Guest(name, ours)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Have errors told in a line."""
+    try:
+        yield
+    except BrokenPipeError:
+        _drop_unprintable()  # whoever read our output has seen enough
+        raise click.exceptions.Exit(0) from None
+    except (VolumeError, OSError) as error:
+        _drop_unprintable()
+        raise Failure(error) from error
 
 
 def _drop_unprintable() -> None:

@@ -23,7 +23,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast
 
-from volume_core.errors import BusyError
+from volume_core.errors import BusyError, VolumeError
 from volume_core.facade.blocks import BlockOptions, BothContexts, Terms
 from volume_core.facade.groups import MountedVolumes, checked, mounted_together
 from volume_core.facade.lazies import LazyVolume
@@ -61,7 +61,15 @@ class mounts(contextlib.AbstractContextManager[MountedVolumes], contextlib.Abstr
         return BothContexts(context, hears=self._terms.on_terminate is not None)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Return *function*, with the volumes mounted while it runs."""
+        """Return *function*, with the volumes mounted while it runs.
+
+        Raises VolumeError for an object that is no function: a task that an engine's decorator has made already.
+        """
+        if not (inspect.isroutine(function) or isinstance(function, functools.partial)):
+            name = getattr(function, "__name__", None) or getattr(function, "name", "this")
+            raise VolumeError(
+                f"{name} is a {type(function).__name__} and no function: put @mounts below the decorator that made it"
+            )
         if inspect.isasyncgenfunction(function):
             wrapper = self._around_async_generator(function)
         elif inspect.isgeneratorfunction(function):

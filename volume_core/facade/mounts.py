@@ -127,6 +127,7 @@ class Mounting(NamedTuple):
 
     name: str
     store_url: str
+    region: str | None
     version: Version | None
     action: Action | None = None
     copy: WorkingCopy | None = None
@@ -156,7 +157,7 @@ def mount(what: Mounting, wanted: StrPath | None, options: Options) -> LiveMount
     """Mount *what* at *wanted*, or at a path of its own; tell the plugins; return it."""
     version, state = what.version, options.state()
     layers: tuple[Path, ...] = ()
-    store_url, staged = what.store_url, None
+    store_url, region, staged = what.store_url, what.region, None
     with contextlib.ExitStack() as undo:
         if version is not None:
             store = version.place.store()
@@ -164,7 +165,7 @@ def mount(what: Mounting, wanted: StrPath | None, options: Options) -> LiveMount
             if needs_staging(store):
                 staged = _stage(store, layers, state, options)
                 undo.callback(staged.close)
-                store_url = staged.url
+                store_url, region = staged.url, None
         request = MountRequest(
             state, Path(), store_url,
             locator=str(version.locator) if version else None,
@@ -176,6 +177,7 @@ def mount(what: Mounting, wanted: StrPath | None, options: Options) -> LiveMount
             cache_limit_bytes=cache_limit_bytes(),
             detach=options.detach,
             timeout_s=options.timeout_s,
+            region=region,
         )  # fmt: skip
         live = LiveMount(_mount_at_first_free(request, wanted, options), staged, detached=options.detach)
         undo.pop_all()

@@ -19,7 +19,9 @@ class Reading:
     @classmethod
     def open(cls, version: Version, wanted: StrPath | None, options: Options) -> Self:
         """Mount *version* at *wanted*, or at a path of its own."""
-        what = Mounting(version.manifest.volume, version.place.url, version, plugins().current_task())
+        what = Mounting(
+            version.manifest.volume, version.place.url, version.place.region, version, plugins().current_task()
+        )
         return cls(mount(what, wanted, options))
 
     @property

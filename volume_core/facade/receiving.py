@@ -39,7 +39,10 @@ def looked_up(value: str | Mapping[Any, Any]) -> Mapping[Any, Any] | Version:
     for key in _LOCATOR_KEYS:
         if isinstance(named := value.get(key), str):
             return version_called(named.strip())
-    return value
+    lacking = ", ".join(sorted(_RECORD_KEYS - value.keys()))
+    raise InvalidNameError(
+        f"a mapping that stands for a volume has a `locator`, or all that a record has, and this one lacks {lacking}"
+    )
 
 
 def version_called(text: str) -> Version:

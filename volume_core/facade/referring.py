@@ -37,11 +37,7 @@ class Refers(HandledRecord):
         return self._refer(path, is_directory=False)
 
     def _refer(self, path: StrPath, *, is_directory: bool) -> Any:
-        within = os.fsdecode(path)
-        if not is_directory and not strip(within):
-            raise InvalidNameError(f"{within!r} is the volume itself, no file in it: as_directory() refers to that")
-        url = url_of(self._to_refer().locator, within)
-        parse(strip(url))
+        url = url_in(self, path, is_file=not is_directory)
         found = plugins().reference(url, is_directory=is_directory)
         if found is None:
             what = "directory" if is_directory else "file"
@@ -54,3 +50,16 @@ class Refers(HandledRecord):
     def _to_refer(self) -> ROVolume:
         """Return the version that is referred to.  Only the public classes know which, and they say so."""
         raise TypeError(f"{self.name}: a record alone refers to nothing")
+
+
+def url_in(volume: Refers, path: StrPath, *, is_file: bool = False) -> str:
+    """Return the `vol://` URL of *path* in a version of *volume*, which a writer commits first.
+
+    Raises InvalidNameError if *path* cannot be one.
+    """
+    within = os.fsdecode(path)
+    if is_file and not strip(within):
+        raise InvalidNameError(f"{within!r} is the volume itself, no file in it: as_directory() refers to that")
+    url = url_of(volume._to_refer().locator, within)
+    parse(strip(url))
+    return url

@@ -225,7 +225,9 @@ class Writer:
                     f"mount it; to use {options.driver}, commit and fork"
                 )
             options = options._replace(driver=self._copy.driver)
-        what = Mounting(self.line.name, self.line.place.url, self.line.base, self._action, self._copy)
+        what = Mounting(
+            self.line.name, self.line.place.url, self.line.place.region, self.line.base, self._action, self._copy
+        )
         self._live = mount_view(what, wanted, options)
         self._options = options
         self._note_mounted(self._live)

@@ -60,7 +60,7 @@ class Trees(Writing):
             await super()._get(rpath, lpath, recursive, callback, maxdepth, **options)
             return
         name, target = self._strip_protocol(rpath), make_path_posix(stringify_path(lpath))
-        is_pattern = has_magic(name)
+        is_pattern = has_magic(name) and not await self._exists(name)
         names = await self._glob(name) if is_pattern else [name]
         if not names:
             raise FileNotFoundError(errno.ENOENT, "nothing has such a name", f"{PROTOCOL}://{name}")
@@ -124,7 +124,7 @@ class Trees(Writing):
             await super()._put(lpath, rpath, recursive, callback, batch_size, **options)
             return
         local, target = make_path_posix(stringify_path(lpath)), stringify_path(rpath)
-        is_pattern = has_magic(local)
+        is_pattern = has_magic(local) and not os.path.lexists(local)
         names = sorted(LocalFileSystem().glob(local)) if is_pattern else [local.rstrip("/") or "/"]
         if not names:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), local)

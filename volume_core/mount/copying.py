@@ -199,7 +199,7 @@ class _Mounting:
         protect = self._copy is None and not _may_bind(target)
         with (
             contextlib.closing(open_view(request.layers)) as view,
-            contextlib.closing(open_any(request.store_url)) as store,
+            contextlib.closing(open_any(request.store_url, request.region)) as store,
             Reader(store, PackCache(request.state.cache, request.cache_limit_bytes)) as reader,
         ):
             return hydrate_into(view, reader, target, protect=protect, before_root=before_root)

@@ -49,6 +49,7 @@ def server_config(plan: Plan, fuse_fd: int, resend: bool) -> dict[str, Any]:
         "fuse_fd": fuse_fd,
         "layers": plan.layers,
         "store": plan.store_url,
+        "region": plan.region,
         "cache_dir": plan.cache_dir,
         "cache_limit_bytes": plan.cache_limit_bytes,
         "used_bytes": plan.used_bytes,

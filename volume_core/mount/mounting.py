@@ -209,6 +209,7 @@ def plan_for(driver: str, request: MountRequest) -> Plan:
         driver=driver,
         volume=request.volume,
         store_url=request.store_url,
+        region=request.region,
         locator=request.locator,
         layers=[os.path.abspath(path) for path in request.layers],
         used_bytes=request.used_bytes,

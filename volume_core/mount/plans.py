@@ -109,6 +109,7 @@ class Plan(NamedTuple):
     driver: str
     volume: str
     store_url: str
+    region: str | None
     locator: str | None
     layers: list[str]
     used_bytes: int

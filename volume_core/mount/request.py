@@ -28,6 +28,7 @@ class MountRequest(NamedTuple):
     `locator` names the version shown (None for a brand-new volume), `volume` is the name that `df` shows.
     `working_copy` gives a writer's upper and work directories and is None for a reader.  Its work directory
     is scratch: a mount empties it.  Whether an upper left by another boot may be trusted is for the caller to judge.
+    `region` is the store's, where one was given.
     `detach`: the mount has no owner and stays until it is unmounted; otherwise it goes when this process does.
     `allow_other`: None means "where it is permitted" (always for root; for others if /etc/fuse.conf says so).
     """
@@ -45,6 +46,7 @@ class MountRequest(NamedTuple):
     detach: bool = False
     allow_other: bool | None = None
     timeout_s: float = MOUNT_TIMEOUT_S
+    region: str | None = None
 
     @property
     def writable(self) -> bool:

@@ -4,7 +4,7 @@ CONFIG is the path of a JSON file, or the number of an inherited descriptor to r
 
     fuse_fd            the /dev/fuse descriptor of the mount, inherited
     layers             paths of the verified layer indexes, oldest first
-    store              URL of the store that has the packs
+    store, region      URL of the store that has the packs, and its region where one was given
     cache_dir          where fetched windows of packs are kept; left out: a few in memory
     cache_limit_bytes  and how much of them (default 10 GiB)
     used_bytes, inode_count   what statfs tells
@@ -66,6 +66,7 @@ class Config(NamedTuple):
     fuse_fd: int
     layers: tuple[Path, ...]
     store: str
+    region: str | None = None
     cache_dir: Path | None = None
     cache_limit_bytes: int = _CACHE_LIMIT_BYTES
     used_bytes: int = 0
@@ -119,22 +120,23 @@ def ask_again(fd: int) -> bool:
     return True
 
 
-def open_any(url: str) -> Store:
-    """Return the store at *url*, whoever brings its scheme."""
+def open_any(url: str, region: str | None = None) -> Store:
+    """Return the store at *url*, in *region* where one was given, whoever brings its scheme."""
     from volume_core.storage.opening import BUILTIN_SCHEMES, open_store
 
+    options = {"region": region} if region else {}
     if url.partition("://")[0] in BUILTIN_SCHEMES:
-        return open_store(url)
+        return open_store(url, options)
     from volume_core.plugins.manager import plugins
 
-    return plugins().open_store(url, {})
+    return plugins().open_store(url, options)
 
 
 def run(config: Config) -> int:
     """Serve one mount until it is gone; return the process's exit status."""
     fd = config.fuse_fd
     is_local = config.store.startswith("file:")
-    supply = Supply(lambda: open_any(config.store), is_local, config.cache_dir, config.cache_limit_bytes)
+    supply = Supply(lambda: open_any(config.store, config.region), is_local, config.cache_dir, config.cache_limit_bytes)
     opened = functools.partial(open_view, config.layers, links=config.links)
     started = start_pusher(fd, opened, supply.read_neighbours) if config.push else None
 

@@ -19,7 +19,10 @@ _loaded = False
 
 
 def when_volumes_load(callback: Callable[[], None]) -> None:
-    """Call *callback* as soon as `volume_core.volumes` is loaded: at once, if it is."""
+    """Call *callback* as soon as `volume_core.volumes` is loaded: at once, if it is.
+
+    What imports that module may still be half loaded then: *callback* imports nothing above it.
+    """
     if _loaded:
         _call(callback)
     else:

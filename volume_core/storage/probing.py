@@ -83,11 +83,13 @@ def probe(store: Store) -> StoreFormat:
     """Find out what *store* promises.  Writes and removes a few small objects under `probes/`."""
     folder = f"{PROBES}{uuid.uuid4().hex}/"
     names = [f"{folder}{what}" for what in ("create", "swap", "list")]
+    # One that says by itself that it keeps no conditions is believed: no trial shows what happens in a race.
+    tries = _probed(store) is not None or store.honours_conditions
     try:
         create_once = _creates_once(store, names[0])
         return StoreFormat(
-            create_once=create_once,
-            swap_once=_swaps_once(store, names[1]),
+            create_once=tries and create_once,
+            swap_once=tries and _swaps_once(store, names[1]),
             exact_ranges=_ranges_are_exact(store, names[0]),
             list_after_write=_lists_after_write(store, folder, names[2]),
         )

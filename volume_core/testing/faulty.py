@@ -63,6 +63,11 @@ class FaultyStore:
         self._operations = operations
         self._lock = threading.Lock()
 
+    def heal(self) -> None:
+        """Fail no call from now on; `faults` says how many there were."""
+        with self._lock:
+            self._fail_at, self._persistent = 0, False
+
     def __repr__(self) -> str:
         return f"FaultyStore({self.inner!r}, {self._fail_at})"
 

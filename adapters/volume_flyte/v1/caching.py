@@ -17,18 +17,21 @@ from flytekit import HashMethod
 
 from volume_core.errors import VolumeError
 from volume_core.volumes import ROVolume, RWVolume, Volume
-from volume_flyte.v1.handing import lookup_failed
+from volume_flyte.v1.handing import cause_of, lookup_failed
 
 
-def content_key(volume: Volume) -> str:
-    """Return the key of *volume*'s tree, or of the last commit of a writer's."""
+def content_key(volume: Volume | None) -> str:
+    """Return the key of *volume*'s tree, or of the last commit of a writer's; a fixed one for None."""
+    if volume is None:
+        return "none"
     version = volume.committed if isinstance(volume, RWVolume) else volume
     if not isinstance(version, ROVolume):
         raise VolumeError(f"{volume!r} has no version, and so no contents to make a key of")
     try:
         return version.content_digest_sync()
     except Exception as error:
-        raise lookup_failed(error) from error
+        told = lookup_failed(error)
+        raise told from cause_of(told, error)
 
 
 VolumeHash = HashMethod(content_key)

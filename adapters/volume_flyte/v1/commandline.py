@@ -27,7 +27,7 @@ _FILES = (".json", ".yaml", ".yml")
 
 
 def register() -> None:
-    """Extend the command line, where this process is one: it is loaded before any program's own modules."""
+    """Extend the command line, where this process is one: it is loaded before the tasks whose types it asks for."""
     module = sys.modules.get(_MODULE)
     original = getattr(module, "literal_type_to_click_type", None)
     if original is not None and not hasattr(original, "volume_flyte_original"):

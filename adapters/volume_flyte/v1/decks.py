@@ -18,11 +18,12 @@ def page(value: object) -> str:
     """Return an HTML fragment about the version that *value* is, or was last committed as."""
     try:
         version = value.committed if isinstance(value, RWVolume) else value
-        return _page(version) if isinstance(version, ROVolume) else "<p>nothing is committed</p>"
+        if not isinstance(version, ROVolume):
+            return "<p>nothing is committed</p>"
+        from volume_core.pages import version_page
+
+        return version_page(version)
     except Exception as error:
-        log.warning("a volume is missing in the deck: %s", error)
-        return f"<p>{html.escape(f'{type(error).__name__}: {error}')}</p>"
-
-
-def _page(version: ROVolume) -> str:
-    return f"<h4>{html.escape(version.name)}</h4><code>{html.escape(version.locator)}</code>"
+        log.warning("a volume is missing in the deck: %s: %s", type(error).__name__, error)
+        locator = getattr(value, "index", None) or ""
+        return f"<p>{html.escape(f'{locator} {type(error).__name__}: {error}')}</p>"

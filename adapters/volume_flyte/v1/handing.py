@@ -9,7 +9,7 @@
 Why not leave it to flytekit: it takes every other exception from here for one that no retry can cure.
 
 Always true: what is committed is committed by a run, local or in a container; never when a workflow is compiled,
-registered, or called from a client.
+registered, or called from a client.  No class of a volume is imported here: this is imported when they are loaded.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from flytekit.core.context_manager import ExecutionState, FlyteContext, FlyteContextManager
 from flytekit.core.type_engine import TypeTransformerFailedError
 from flytekit.exceptions.system import FlyteDownloadDataException, FlyteUploadDataException
 
 from volume_core.errors import StorageError, VolumeError
-from volume_core.passing import hand_over
-from volume_core.volumes import ROVolume, RWVolume, Volume
+
+if TYPE_CHECKING:
+    from volume_core.volumes import ROVolume, Volume
 
 # In a container a workflow may be compiled while a task runs: that task is a dynamic one, and the constants are its.
 _RUNS_AND_COMPILES = (ExecutionState.Mode.TASK_EXECUTION, ExecutionState.Mode.DYNAMIC_TASK_EXECUTION)
@@ -35,11 +37,14 @@ _watched: ContextVar[list[Exception] | None] = ContextVar("volume_flyte_failures
 
 def handed_over(volume: Volume) -> ROVolume:
     """Commit *volume* if it is a writer, and return the version; from any thread."""
+    from volume_core.passing import hand_over  # which may be half loaded when the classes are
+
     try:
         _check(volume, FlyteContextManager.current_context())
         return hand_over(volume)
     except Exception as error:
-        raise _seen(_told(error, f"volume {volume.name!r} was not committed", FlyteUploadDataException)) from error
+        told = _seen(_told(error, f"volume {volume.name!r} was not committed", FlyteUploadDataException))
+        raise told from cause_of(told, error)
 
 
 def handed_over_in_a_field(volume: Volume) -> ROVolume | None:
@@ -57,6 +62,11 @@ def lookup_failed(error: Exception) -> Exception:
 def commit_failed(error: Exception) -> Exception:
     """Return what to raise in place of *error*, from a commit that somebody else has asked for."""
     return _seen(_told(error, "a volume was not committed", FlyteUploadDataException))
+
+
+def cause_of(told: Exception, error: Exception) -> BaseException | None:
+    """Return what *told*, raised in place of *error*, was raised from: who follows causes must come to an end."""
+    return error.__cause__ if told is error else error
 
 
 def is_transient(error: Exception) -> bool:
@@ -98,6 +108,8 @@ def _told(
 
 def _check(volume: Volume, context: FlyteContext) -> None:
     """Raise TypeTransformerFailedError for a writer where nothing runs."""
+    from volume_core.volumes import RWVolume
+
     if not isinstance(volume, RWVolume):
         return
     mode = _mode(context)

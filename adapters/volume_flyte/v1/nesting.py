@@ -21,7 +21,6 @@ from flytekit.models.types import LiteralType
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
-import volume_core.volumes as commits
 from volume_core.errors import VolumeError
 from volume_flyte.fields import mixed_classes
 from volume_flyte.v1.handing import commit_failed, failures
@@ -84,4 +83,4 @@ def _is_of_a_commit(error: Exception) -> bool:
     if isinstance(error, VolumeError):
         return True
     frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_globals.get("__name__") == commits.__name__ for frame, _ in frames)
+    return any(frame.f_globals.get("__name__") == "volume_core.volumes" for frame, _ in frames)

@@ -13,9 +13,7 @@ from flytekit.core.type_engine import TypeEngine, UnionTransformer
 from flytekit.extras.pydantic_transformer.transformer import PydanticTransformer
 from pydantic import BaseModel
 
-from volume_core.volumes import ROVolume, RWVolume, Volume
 from volume_flyte import fields
-from volume_flyte.v1 import commandline
 from volume_flyte.v1.handing import handed_over_in_a_field
 from volume_flyte.v1.nesting import VolumeModelTransformer, VolumeUnionTransformer
 from volume_flyte.v1.transformer import transformer
@@ -23,6 +21,8 @@ from volume_flyte.v1.transformer import transformer
 
 def register() -> None:
     """Make volumes a type of flytekit, by themselves and within what can hold them."""
+    from volume_core.volumes import ROVolume, RWVolume, Volume  # which call this when they are loaded
+
     for class_ in (Volume, ROVolume, RWVolume):
         TypeEngine.register_additional_type(transformer(), class_)
     union = VolumeUnionTransformer()
@@ -30,7 +30,6 @@ def register() -> None:
     _replace(types.UnionType, UnionTransformer, union)
     _replace(BaseModel, PydanticTransformer, VolumeModelTransformer())
     fields.register(handed_over_in_a_field)
-    commandline.register()
 
 
 def _replace(type_: object, ours_to_replace: type, by: object) -> None:

@@ -9,13 +9,13 @@ Always true: an explicit $VOLUME_BUCKET goes before the bucket of the run.
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
 
 from flytekit.core.context_manager import ExecutionParameters, ExecutionState, FlyteContext, FlyteContextManager
 
 from volume_core import ActionRef
 from volume_core.plugins.builtin import BUCKET_VARIABLE
 from volume_flyte import containers
+from volume_flyte.rawdata import store_beside
 
 ENGINE = "flyte"
 _IN_A_CONTAINER = (
@@ -51,7 +51,7 @@ def current_task() -> ActionRef | None:
 
 
 def default_bucket() -> str | None:
-    """Return `<bucket of the run>/volumes/<project>/<domain>`.
+    """Return `<bucket of the run>/volumes/<project>/<domain>`, or the store of the volume that its data lies in.
 
     None where no task runs, where the run's data lies on this machine, and where $VOLUME_BUCKET is set.  In a
     container it is the same for all threads, and while modules are imported.
@@ -63,11 +63,8 @@ def default_bucket() -> str | None:
     is_known = state is not None and state.mode is not None
     parameters = state.user_space_params if state is not None and is_known else None
     prefix = _raw_output_prefix(context, parameters) if is_known else containers.option("--raw-output-data-prefix")
-    parts = urlsplit(prefix or "")
-    if parts.scheme in ("", "file") or not parts.netloc:
-        return None
     project, domain, _ = _execution(parameters)
-    return "/".join(filter(None, (f"{parts.scheme}://{parts.netloc}/volumes", project, domain)))
+    return store_beside(prefix or "", project, domain)
 
 
 def _execution(parameters: ExecutionParameters | None) -> tuple[str, str, str]:

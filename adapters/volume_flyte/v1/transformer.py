@@ -52,7 +52,9 @@ class VolumeTransformer(AsyncTypeTransformer[Any]):
     def get_literal_type(self, t: type[Any] | None = None) -> LiteralType:
         """Return the one literal type, whatever class *t* is."""
         from volume_flyte.fields import SCHEMA
+        from volume_flyte.v1 import commandline
 
+        commandline.register()
         annotation = TypeAnnotation({CACHE_KEY_METADATA: {SERIALIZATION_FORMAT: MESSAGEPACK}})
         return LiteralType(simple=SimpleType.STRUCT, metadata={**SCHEMA, **_MARK}, annotation=annotation)
 
@@ -60,6 +62,9 @@ class VolumeTransformer(AsyncTypeTransformer[Any]):
         """Return ROVolume for our literal type; ValueError for any other."""
         metadata = literal_type.metadata or {}
         if literal_type.simple == SimpleType.STRUCT and _MARK.items() <= metadata.items():
+            from volume_flyte.v1 import commandline
+
+            commandline.register()
             return self.python_type
         raise ValueError(f"{literal_type} is no volume's")
 
@@ -117,7 +122,7 @@ def _version(value: Any, declared: type[Any]) -> Any:
 def _received(given: Any, declared: type[Any]) -> Any:
     from pydantic import ValidationError
 
-    from volume_flyte.v1.handing import lookup_failed
+    from volume_flyte.v1.handing import cause_of, lookup_failed
 
     try:
         return declared.model_validate(given)
@@ -125,7 +130,8 @@ def _received(given: Any, declared: type[Any]) -> Any:
         reasons = "; ".join(found["msg"] for found in error.errors(include_url=False, include_input=False))
         raise lookup_failed(TypeTransformerFailedError(f"this is no {declared.__name__}: {reasons}")) from error
     except Exception as error:
-        raise lookup_failed(error) from error
+        told = lookup_failed(error)
+        raise told from cause_of(told, error)
 
 
 def _given(literal: Literal) -> Any:

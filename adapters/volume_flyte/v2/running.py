@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import flyte
 
 from volume_core import ActionRef
 from volume_flyte import containers
+from volume_flyte.rawdata import store_beside
 
 if TYPE_CHECKING:
     from flyte.models import TaskContext
 
 BUCKET_VARIABLE = "VOLUME_BUCKET"
 ATTEMPT_VARIABLE = "FLYTE_ATTEMPT_NUMBER"
-VOLUMES = "volumes"  # the directory in a bucket below which volumes lie, beside what Flyte itself keeps there
 
 
 def task_context() -> TaskContext | None:
@@ -50,6 +49,8 @@ def current_task() -> ActionRef | None:
 def default_bucket() -> str | None:
     """Return `<scheme>://<bucket>/volumes/<project>/<domain>`, in the bucket of the running task's raw data.
 
+    Where that lies in a volume, the volume's store.
+
     None where that is a local directory, which goes with the run, and where `$VOLUME_BUCKET` says what to take.  Not
     the raw data's prefix itself: each attempt has another, and volumes are there for all.  In a container it is the
     same for all threads, and while modules are imported.
@@ -63,11 +64,7 @@ def default_bucket() -> str | None:
         path = containers.option("--raw-data-path", "-r") or ""
         project = containers.option("--project") or os.environ.get("FLYTE_INTERNAL_EXECUTION_PROJECT")
         domain = containers.option("--domain") or os.environ.get("FLYTE_INTERNAL_EXECUTION_DOMAIN")
-    raw = urlsplit(path)
-    if raw.scheme in {"", "file", "memory"} or not raw.netloc:
-        return None
-    parts = (VOLUMES, project, domain)
-    return "/".join((f"{raw.scheme}://{raw.netloc}", *filter(None, parts)))
+    return store_beside(path, project, domain)
 
 
 def _url(context: TaskContext) -> str:

@@ -32,22 +32,22 @@ from volume_core import ROVolume, RWVolume, Volume, VolumeError
 from volume_core.facade.twins import in_thread
 from volume_core.passing import hand_over
 from volume_flyte import fields
-from volume_flyte.fields import SCHEMA, identity, is_schema, is_volume
+from volume_flyte.fields import SCHEMA, identity, is_volume
 from volume_flyte.v2.caching import key_of
 from volume_flyte.v2.failing import failure
+from volume_flyte.v2.plugin import NAME
 from volume_flyte.v2.reporting import page_of
 from volume_flyte.v2.running import task_context
 
 log = logging.getLogger(__name__)
 
-NAME = "Volume"
 MSGPACK = "msgpack"
 CLASSES = (Volume, ROVolume, RWVolume)
 PASSED_ON = "passed on while it was mounted"  # the message of a version that nobody asked for by name
 
 
 class VolumeTransformer(TypeTransformer[Volume]):
-    """Volumes as a type of flyte 2."""
+    """Volumes as a type of flyte 2.  What a literal is without a declaration is told by plugin.py."""
 
     def __init__(self) -> None:
         super().__init__(NAME, Volume)
@@ -59,16 +59,6 @@ class VolumeTransformer(TypeTransformer[Volume]):
             metadata=_as_struct(SCHEMA),
             structure=types_pb2.TypeStructure(tag=NAME),
         )
-
-    def guess_python_type(self, literal_type: types_pb2.LiteralType) -> type[Volume]:
-        """Return the class for whoever did not declare one: a version can be read, and forked to write."""
-        if literal_type.simple == types_pb2.SimpleType.STRUCT and literal_type.structure.tag == NAME:
-            return ROVolume
-        raise ValueError(f"{literal_type} is not the type of volumes")
-
-    def schema_match(self, schema: dict[str, Any]) -> bool:
-        """Whether *schema*, of a field in somebody's model, is a volume's."""
-        return is_schema(schema)
 
     def assert_type(self, t: type[Volume], v: object) -> None:
         """Accept a volume of any class, and what stands for one: command lines and agents hand over JSON."""
