@@ -12,6 +12,7 @@ from typing import Any
 
 from volume_core import Volume, VolumeError
 from volume_core.facade.mounts import StrPath
+from volume_flyte.sdks import has_flyte_2
 
 
 def as_directory(volume: Volume, path: StrPath = "/") -> Any:
@@ -37,7 +38,7 @@ def running_sdk() -> Any:
             from volume_flyte.v1 import files
 
             return files
-    if "flyte" in sys.modules:
+    if has_flyte_2():
         from volume_flyte.v2 import running as running_two
 
         if running_two.current_task() is not None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from volume_core.plugins.hookspecs import hookimpl
+from volume_flyte.sdks import has_flyte_2
 
 if TYPE_CHECKING:
     from volume_core import ActionRef, ROVolume
@@ -24,7 +25,7 @@ def volume_current_task() -> ActionRef | None:
 
         if (found := running.current_task()) is not None:
             return found
-    if "flyte" in sys.modules:
+    if has_flyte_2():
         from volume_flyte.v2 import running as running_two
 
         return running_two.current_task()
@@ -39,7 +40,7 @@ def volume_default_bucket() -> str | None:
 
         if (found := running.default_bucket()) is not None:
             return found
-    if "flyte" in sys.modules:
+    if has_flyte_2():
         from volume_flyte.v2 import running as running_two
 
         return running_two.default_bucket()
@@ -69,7 +70,7 @@ def volume_open_store(url: str, options: Mapping[str, str]) -> None:
 @hookimpl
 def volume_mounted(name: str, locator: str | None, writable: bool, action: ActionRef | None) -> None:
     """Into the report of the running task of flyte 2."""
-    if "flyte" in sys.modules and action is not None and action.engine == "flyte":
+    if has_flyte_2() and action is not None and action.engine == "flyte":
         from volume_flyte.v2 import reporting
 
         reporting.note_mounted(name, locator, action, writable=writable)
@@ -82,7 +83,7 @@ def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
         from volume_flyte import resuming
 
         resuming.note(version)
-    if "flyte" in sys.modules and action is not None and action.engine == "flyte":
+    if has_flyte_2() and action is not None and action.engine == "flyte":
         from volume_flyte.v2 import reporting
 
         reporting.note_committed(version, action)

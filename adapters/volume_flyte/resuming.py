@@ -26,6 +26,7 @@ from typing import Any, Protocol, TypeVar
 
 from volume_core import NotFoundError, ROVolume, RWVolume, VolumeError
 from volume_core.plugins.manager import plugins
+from volume_flyte.sdks import has_flyte_2
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ def _checkpoint() -> Checkpoint | None:
 
         if (found := checkpoints.current()) is not None:
             return found
-    if "flyte" in sys.modules:
+    if has_flyte_2():
         from volume_flyte.v2 import checkpoints as checkpoints_two
 
         return checkpoints_two.current()

@@ -10,6 +10,8 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +22,11 @@ from flyte._observe import register_observer, unregister_observer
 from flyte.errors import NonRecoverableError, RuntimeSystemError, RuntimeUserError
 from flyte.types import TypeTransformerFailedError
 from flyteidl2.core import execution_pb2
+from pydantic import BaseModel, Field
 from v2_kit import Container, Local, committed, inputs_of, literal_of, names, record_in, written
 from v2_tasks import Failing, make, make_in, make_with_report, maybe_in
 
-from volume_core import BusyError, ConflictError, InvalidNameError, ROVolume, RWVolume, StorageError, Volume
+from volume_core import BusyError, ConflictError, InvalidNameError, ROVolume, RWVolume, StorageError, Volume, hookimpl
 from volume_core.plugins.manager import register
 from volume_flyte.v2.caching import VolumeHash
 from volume_flyte.v2.failing import failure
@@ -313,14 +316,52 @@ def test_what_fails_in_the_body_is_tried_again_by_flyte(run, fails_once, tmp_pat
         ("permanent", execution_pb2.ContainerError.NON_RECOVERABLE, execution_pb2.ExecutionError.USER),
     ],
 )
-def test_a_container_tells_the_cluster_whether_to_try_again(container, tmp_path, kind, recoverable, origin):
-    container.run("make_in", asyncio.run(inputs_of(make_in, bucket=f"{kind}:/{tmp_path}/bucket")))
+@pytest.mark.parametrize("task", ["make_in", "make_in_a_model"])
+def test_a_container_tells_the_cluster_whether_to_try_again(container, tmp_path, kind, recoverable, origin, task):
+    container.run(task, asyncio.run(inputs_of(make_in, bucket=f"{kind}:/{tmp_path}/bucket")))
 
     error = container.error()
     assert (recoverable, origin, "StorageError") == (error.kind, error.origin, error.code)
     assert "volume 'data' could not be committed, so it is not returned: injected: put" in error.message
     kept = list((tmp_path / "volume-state" / "work").glob("*/upper/a.txt"))
     assert ["a"] == [each.read_text() for each in kept]
+
+
+@dataclass
+class Inner:
+    writers: dict[str, RWVolume | None]
+
+
+class Outer(BaseModel):
+    several: tuple[RWVolume, ...]
+    inner: Inner
+    again: Outer | None = None
+    left_out: RWVolume | None = Field(None, exclude=True)
+
+
+@pytest.mark.loud  # they are mounted, and passed on
+def test_the_writers_of_a_model_are_committed_before_and_beside_the_loop(run):
+    threads = {}
+
+    class Committed:
+        @hookimpl
+        def volume_committed(self, version) -> None:
+            threads[version.name] = threading.current_thread()
+
+    @env.task
+    async def make() -> list[str]:
+        first, second, third = (written(name) for name in ("first", "second", "third"))
+        inner, left = Inner({"a": second, "none": None}), written("left-out")
+        model = Outer(several=(first,), inner=inner, again=Outer(several=(third,), inner=Inner({})), left_out=left)
+        remove = register(Committed())
+        try:
+            await literal_of(model, Outer)
+        finally:
+            remove()
+            left.abandon_sync()
+        return [str(threading.current_thread() in threads.values()), *sorted(threads)]
+
+    assert ["False", "first", "second", "third"] == run(make)
 
 
 def test_a_union_hides_why_a_commit_failed_so_that_is_logged(container, tmp_path):

@@ -342,6 +342,15 @@ def test_nothing_of_flyte_is_imported_by_volumes_that_flyte_did_not_import():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_a_directory_of_a_programs_own_that_is_called_flyte_is_not_asked(tmp_path):
+    (tmp_path / "flyte").mkdir()
+    (tmp_path / "flyte" / "__init__.py").write_text("")
+    code = "import flyte, volume_core; assert not hasattr(flyte, 'ctx'); volume_core.Volume.new('x')"
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, check=True, timeout=60)
+
+
 def test_a_process_of_flyte_2_has_its_own_key_by_contents():
     code = "import sys, flyte, volume_flyte; volume_flyte.VolumeHash\nassert 'flytekit' not in sys.modules"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import flyte
+from pydantic import BaseModel
 
 from volume_core import ROVolume, RWVolume, Volume, hookimpl
 from volume_core.plugins.manager import plugins, register
@@ -85,6 +86,16 @@ async def where_else() -> list[str]:
 async def make_in(bucket: str) -> RWVolume:
     fail()
     return written(Volume.new("data", bucket))
+
+
+class Model(BaseModel):
+    several: list[RWVolume]
+
+
+@env.task
+async def make_in_a_model(bucket: str) -> Model:
+    fail()
+    return Model(several=[written(Volume.new("data", bucket))])
 
 
 @env.task

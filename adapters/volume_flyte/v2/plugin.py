@@ -24,10 +24,11 @@ def register() -> None:
 
 
 def _register_classes() -> None:
-    from volume_flyte.v2 import transformer, unions
+    from volume_flyte.v2 import models, transformer, unions
 
     transformer.register()
     unions.register()
+    models.register()
 
 
 class _NotLoaded:
