@@ -452,3 +452,11 @@ def test_several_fragments_are_one_document():
     root = ET.fromstring(whole.removeprefix("<!DOCTYPE html>"))
     assert root.find("head/title").text == "<two>"
     assert len(root.findall("body/div")) == 2
+
+
+def test_what_a_merge_changed_is_told_against_the_first():
+    base = line(1)
+    forks = [following(base, {name: b"x"}) for name in ("one", "two")]
+    page = version_page(Volume.merge_sync(forks, "data"))
+    assert "What changed against its first parent" in page and "Parents" in page
+    assert [["added", "/two", "–", "1 B"]] == [row for row in rows_of(parsed(page)) if row[0] == "added"]

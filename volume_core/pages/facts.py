@@ -79,6 +79,11 @@ class Facts:
         return self.history[-2] if len(self.history) > 1 else None
 
     @property
+    def first_parent(self) -> str:
+        """What to call the version that the changes are told against."""
+        return "first parent" if len(self.parents) > 1 else "parent"
+
+    @property
     def command(self) -> str:
         """What mounts the version, for a shell."""
         return f"volume mount {shell_word(self.volume.locator)} DIR"

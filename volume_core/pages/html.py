@@ -154,7 +154,7 @@ def _changes(facts: Facts) -> str:
     changes = facts.changes
     if changes is None:
         return ""
-    heading = "<h3>What changed against its parent</h3>"
+    heading = f"<h3>What changed against its {facts.first_parent}</h3>"
     if not changes.total:
         return f"{heading}<p>Nothing: it shows the same tree.</p>"
     marks = "".join(

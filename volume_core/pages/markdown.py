@@ -38,7 +38,7 @@ def version_markdown(
         f"## {text(facts.volume.name)} {facts.volume.version[:12]}",
         *(f"*{text(spelling.line(remark))}*" for remark in facts.remarks),
         _facts(facts),
-        _changes(facts.changes) if facts.changes is not None else "",
+        _changes(facts.changes, facts.first_parent) if facts.changes is not None else "",
         drawn(facts.history) if picture and len(facts.history) > 1 else "",
         _history(facts) if history_max > 0 and len(facts.history) > 1 else "",
         _torn(facts),
@@ -100,8 +100,8 @@ def _action(action: ActionRef | None) -> str:
     return told + (f" ({text(spelling.line(action.url))})" if action.url else "")
 
 
-def _changes(changes: Changes) -> str:
-    heading = "### What changed against its parent\n\n"
+def _changes(changes: Changes, parent: str) -> str:
+    heading = f"### What changed against its {parent}\n\n"
     if not changes.total:
         return f"{heading}Nothing: it shows the same tree."
     told = ", ".join(
