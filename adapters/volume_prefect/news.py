@@ -194,4 +194,6 @@ def _watch(progress: Progress, action: ActionRef) -> None:
 
 
 def _percent(progress: Progress) -> Any:
-    return round(100 * progress.done_bytes / progress.total_bytes, 1) if progress.total_bytes else 0.0
+    if not progress.total_bytes:  # it is still being scanned; or that has ended, and there was nothing to be stored
+        return 100.0 if progress.wait(0) else 0.0
+    return round(100 * progress.done_bytes / progress.total_bytes, 1)

@@ -44,7 +44,7 @@ _SETTINGS = {
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-    "PREFECT_CLIENT_MAX_RETRIES": "0",
+    "PREFECT_CLIENT_MAX_RETRIES": "2",  # a server whose database is busy answers 503
     **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _QUIET_SERVICES},
 }
 _PATIENCE_S = 180.0  # two cores may have other work
