@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.transactions import BaseTransaction, get_transaction
 
-from volume_core import RWVolume, Volume, VolumeError
+from volume_core import ROVolume, RWVolume, Volume, VolumeError
 from volume_core.facade.heads import head_version
 from volume_core.facade.terminating import Hearing
 from volume_core.format.names import Locator
@@ -66,7 +66,7 @@ class Call:
     def __init__(
         self, taking: Taking, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any], *, of_flow: bool
     ) -> None:
-        self.args, self.kwargs = args, kwargs
+        self.args, self.kwargs = self._given = args, kwargs
         self._taking = taking
         self._options = options
         self._of_flow = of_flow
@@ -229,7 +229,16 @@ class Call:
 
     def fail(self, error: BaseException) -> None:
         """The body, or handing over, has ended with *error*, which gets notes of where the work lies."""
-        for note in self._attempt.fail(error, drop=self._options.on_failure == "drop"):
+        # A version is the same object for all tasks of a process that get it, and so is its mount.
+        shared: set[int] = set()
+
+        def note_shared(each: Any) -> Any:
+            if isinstance(each, ROVolume):
+                shared.add(id(each))
+            return each
+
+        replaced(self._given, note_shared)
+        for note in self._attempt.fail(error, drop=self._options.on_failure == "drop", spare=shared):
             error.add_note(note)
             if isinstance(error, GeneratorExit):  # nobody reads its notes
                 log.warning("closed before its end: %s", note)

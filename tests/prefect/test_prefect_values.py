@@ -170,6 +170,26 @@ def test_a_writer_that_the_caller_has_mounted_stays_mounted():
     volume.abandon_sync()
 
 
+def test_a_version_that_two_tasks_share_stays_mounted_where_one_of_them_fails():
+    shared, own = made("shared", a="1"), made("own", a="1")
+
+    @volumes
+    @task
+    def fails(data: ROVolume, other: ROVolume) -> None:
+        data.mount_sync(driver="copy")
+        kept.append(other)
+        other.mount_sync(driver="copy")
+        raise ValueError("on purpose")
+
+    kept: list[ROVolume] = []
+    with pytest.raises(ValueError, match="on purpose"):
+        fails.fn(shared, own.locator)
+
+    assert shared.mount_path is not None
+    assert kept[0].mount_path is None
+    shared.close_sync()
+
+
 # -- each kind of function
 
 

@@ -21,6 +21,7 @@ import contextlib
 import logging
 import threading
 import weakref
+from collections.abc import Collection
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
@@ -86,16 +87,18 @@ class Attempt:
                 self._handed[id(volume)]._finish()
         self._handed.clear()
 
-    def fail(self, error: BaseException, *, drop: bool) -> list[str]:
+    def fail(self, error: BaseException, *, drop: bool, spare: Collection[int] = ()) -> list[str]:
         """After *error*: unmount everything; keep what is not committed, or *drop* it; return what there is to say.
 
-        Heads that handing over has moved go back.
+        Heads that handing over has moved go back.  *spare*: id() of versions that stay mounted, since others use these
+        very handles.
         """
         self._saved.close()
         said: list[str] = []
         with self.running():
             for handle in self._alive():
-                said += self._end(handle, drop)
+                if id(handle) not in spare or isinstance(handle._handle.held, Writer):
+                    said += self._end(handle, drop)
         if drop:
             for work_id in self._works:  # those of blocks that are left, and of handles that are collected
                 with contextlib.suppress(VolumeError, OSError):
