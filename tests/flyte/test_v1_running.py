@@ -69,6 +69,7 @@ def test_a_local_run_is_one_and_its_volumes_are_kept_where_the_users_are(tmp_pat
         ("s3://b/raw/x/f1-n0-0", "s3://b/volumes/local/local"),
         ("gs://b/raw", "gs://b/volumes/local/local"),
         ("abfs://cont@acc.dfs.core.windows.net/raw", "abfs://cont@acc.dfs.core.windows.net/volumes/local/local"),
+        ("abfs://cont/raw/x", "az://cont/volumes/local/local"),
         ("file:///data/raw", None),
         ("/data/raw", None),
     ],
