@@ -452,13 +452,14 @@ class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
     @model_serializer(mode="wrap")
     def _as_record(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         """In JSON a writer leaves the process: within a task that commits it, elsewhere it must have been committed."""
-        if info.mode == "json":
-            if plugins().current_task() is not None:
-                self.commit_sync()
-            else:
-                self._check_committed("become JSON")
+        is_passed_on = info.mode == "json" and plugins().current_task() is not None
+        if is_passed_on:
+            version = self.commit_sync()
+        elif info.mode == "json":
+            self._check_committed("become JSON")
         record: dict[str, Any] = handler(self)
-        return record
+        # The version's own: of a fork that nobody wrote to, its name is all that differs.
+        return record | ({"name": version.name} if is_passed_on and "name" in record else {})
 
     def _check_committed(self, what: str) -> None:
         with self._handle.lock:

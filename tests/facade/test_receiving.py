@@ -157,6 +157,20 @@ def test_in_a_task_a_writer_that_becomes_json_is_committed(version, in_a_task, d
         assert before == objects()
 
 
+def test_in_a_task_a_fork_that_nobody_wrote_to_becomes_the_json_of_its_version(version, in_a_task):
+    class Held(BaseModel):
+        data: RWVolume
+
+    class Read(BaseModel):
+        data: ROVolume
+
+    [text] = {Held(data=version.fork_sync(name)).model_dump_json() for name in ("one", "other", version.name)}
+
+    assert version == Read.model_validate_json(text).data
+    assert version.model_dump(mode="json") == json.loads(text)["data"]
+    assert {"kind": "volume/v1"} == version.fork_sync("other").model_dump(mode="json", include={"kind"})
+
+
 def test_elsewhere_a_writer_with_changes_refuses_to_become_json(version):
     fork = version.fork_sync("fork")
     with fork.mounted_sync(driver="copy") as path:
