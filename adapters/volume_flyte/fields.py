@@ -91,11 +91,20 @@ def reasons(error: ValidationError) -> str:
 
 def is_schema(schema: object) -> bool:
     """Whether *schema* is the JSON schema of a volume: ours, or pydantic's of one of the classes."""
-    if not isinstance(schema, Mapping) or not isinstance(properties := schema.get("properties"), Mapping):
+    if not isinstance(schema, Mapping):
         return False
+    if not isinstance(properties := schema.get("properties"), Mapping):
+        # pydantic's says all that may stand for a volume; one of these is its record.
+        spellings = schema.get("anyOf")
+        return isinstance(spellings, list) and any(_is_record(found) for found in spellings)
     if schema.get("title") == TITLE and set(properties) == set(SCHEMA["properties"]):
         return True
-    kind = properties.get("kind")
+    return _is_record(schema)
+
+
+def _is_record(schema: object) -> bool:
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    kind = properties.get("kind") if isinstance(properties, Mapping) else None
     return isinstance(kind, Mapping) and kind.get("const") == "volume/v1"
 
 
