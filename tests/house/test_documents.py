@@ -39,3 +39,13 @@ def test_every_test_named_in_posix_md_exists():
         source = (ROOT / file).read_text()
         for found in filter(None, names):
             assert f"def {found}(" in source or f"class {found}" in source, f"{file} has no {found}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*ROOT.glob("*.*"), *(ROOT / "docs").rglob("*.md")]), ids=lambda path: path.name
+)
+def test_no_document_is_left_half_merged(path):
+    marks = ("<" * 7, "|" * 7, ">" * 7)
+    text = path.read_text() if path.is_file() else ""
+
+    assert [] == [line for line in text.splitlines() if line.startswith(marks)]
