@@ -9,9 +9,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from volume_core import ActionRef, ROVolume, hookimpl
+from volume_core.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from volume_core import ActionRef, ROVolume
     from volume_core.parts.progress import Progress
 
 
