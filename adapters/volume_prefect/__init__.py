@@ -21,11 +21,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from volume_prefect.retrying import unless_permanent
     from volume_prefect.wrapping import enable_volumes, volumes
 
-_WHERE = {"volumes": "wrapping", "enable_volumes": "wrapping"}
+_WHERE = {"volumes": "wrapping", "enable_volumes": "wrapping", "unless_permanent": "retrying"}
 
-__all__ = ["enable_volumes", "volumes"]
+__all__ = ["enable_volumes", "unless_permanent", "volumes"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,12 +18,12 @@ Always true:
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
-from prefect.context import FlowRunContext, TaskRunContext
 from prefect.transactions import BaseTransaction, get_transaction
 
 from volume_core import ROVolume, RWVolume, Volume, VolumeError
@@ -76,13 +76,23 @@ class Call:
         self._run = self._run_id()
         self._hearing: Hearing | None = None
         self._hooked: BaseTransaction | None = None
-        self._deadline_s, self._timeout_s = _deadline()
+        self._deadline_s, self._timeout_s = self._deadline()
 
     def _run_id(self) -> str:
         flow, task = contexts()
         if task is not None and not self._of_flow:
             return str(task.task_run.id)
         return str(flow.flow_run.id) if flow is not None and flow.flow_run is not None else ""
+
+    def _deadline(self) -> tuple[float, float]:
+        """Return when the run times out (by time.monotonic), after how many seconds; infinite where it interrupts."""
+        if threading.current_thread() is threading.main_thread():
+            return float("inf"), 0.0
+        flow, task = contexts()
+        is_task = task is not None and not self._of_flow
+        runs = task.task if task is not None and is_task else flow.flow if flow is not None else None
+        seconds = getattr(runs, "timeout_seconds", None)
+        return (time.monotonic() + seconds, seconds) if seconds else (float("inf"), 0.0)
 
     def running(self) -> Any:
         """In this `with` statement the body runs."""
@@ -205,6 +215,8 @@ class Call:
         attempt = self._attempt
 
         def volume_heads_go_back(_: Any) -> None:
+            if isinstance(sys.exc_info()[1], GeneratorExit):
+                return  # the consumer has had enough, and has what was yielded: Prefect calls that completed
             try:
                 attempt.take_back()
             except (VolumeError, OSError) as error:  # the rest of the transaction is to be rolled back all the same
@@ -218,6 +230,8 @@ class Call:
 
     def finish(self) -> None:
         """The body has ended well, and what it returned is handed over."""
+        if self._attempt.has_committed:
+            self._undo_with_transaction()
         self._attempt.finish()
         for volume, _ in self._forks.values():
             with self.running():
@@ -261,13 +275,3 @@ def _is_fork(volume: RWVolume) -> bool:
     """Whether *volume* is a line of its own at rest, as a flow's parameter is made of a version."""
     handle = volume._handle
     return handle.policy is None and handle.held is None and volume.index is not None
-
-
-def _deadline() -> tuple[float, float]:
-    """Return when the run times out (by time.monotonic), after how many seconds; infinite where it interrupts."""
-    if threading.current_thread() is threading.main_thread():
-        return float("inf"), 0.0
-    flow, task = FlowRunContext.get(), TaskRunContext.get()
-    runs = task.task if task is not None else flow.flow if flow is not None else None
-    seconds = getattr(runs, "timeout_seconds", None)
-    return (time.monotonic() + seconds, seconds) if seconds else (float("inf"), 0.0)

@@ -44,7 +44,7 @@ def volume_default_bucket() -> str | None:
 @hookimpl
 def volume_open_store(url: str) -> None:
     """None, for the built-in stores open it: with the credentials of its block, which are in the environment then."""
-    if "prefect" in sys.modules and url.partition("://")[0] in {"s3", "gs", "az", "abfs"}:
+    if _runs_here() and url.partition("://")[0] in {"s3", "gs", "az", "abfs"}:
         from volume_prefect import reaching
 
         reaching.reach(url)

@@ -53,7 +53,8 @@ class _Replacing:
         if isinstance(value, dict):
             return self._mapping(value)
         if isinstance(value, BaseModel):
-            changed = self._changed(dict(value))
+            # Not dict(value): a model may iterate over something else, as one of a list does.
+            changed = self._changed({**vars(value), **(value.__pydantic_extra__ or {})})
             return value.model_copy(update=changed) if changed else value
         if isinstance(value, type):
             return value
@@ -64,8 +65,9 @@ class _Replacing:
         return value
 
     def _sequence(self, value: Any) -> Any:
-        items = [self.of(item) for item in value]
-        if all(new is old for new, old in zip(items, value, strict=True)):
+        given = list(value)  # once: a class of its own may make each item anew
+        items = [self.of(item) for item in given]
+        if all(new is old for new, old in zip(items, given, strict=True)):
             return value
         if isinstance(value, list | collections.deque):
             made = copy.copy(value)
@@ -77,8 +79,9 @@ class _Replacing:
         return type(value)(items)
 
     def _mapping(self, value: dict[Any, Any]) -> Any:
-        items = [(self.of(key), self.of(item)) for key, item in value.items()]
-        if all(key is old and item is value[old] for (key, item), old in zip(items, value, strict=True)):
+        given = list(value.items())
+        items = [(self.of(key), self.of(item)) for key, item in given]
+        if all(key is old and item is was for (key, item), (old, was) in zip(items, given, strict=True)):
             return value
         made = copy.copy(value)
         made.clear()

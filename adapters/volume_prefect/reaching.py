@@ -3,13 +3,15 @@
 A version that one flow hands to another is an address; whoever gets it may never have heard of the block that the
 store was written with.  So the block is looked for by the store's URL, when the store is opened.
 
-Always true: only within a run is anything asked; each store is asked for once a minute at most; an API that does not
-answer is one line in the log, and the machine's own credentials count.
+Always true: only within a run is anything asked, and who opens a store meanwhile waits for the answer; each store is
+asked for once a minute at most; an API that does not answer is one line in the log, and the machine's own credentials
+count.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 
@@ -21,8 +23,17 @@ from volume_prefect.blocks import store_for
 log = logging.getLogger(__name__)
 
 _FRESH_S = 60.0
-_lock = threading.Lock()
+_lock = threading.RLock()
 _asked: dict[str, float] = {}
+
+
+def _renew_lock() -> None:
+    # The thread that asked while another one forked does not exist in the child.
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def reach(url: str) -> None:
@@ -30,29 +41,19 @@ def reach(url: str) -> None:
 
     Raises VolumeError where there is such a block and it cannot be used.
     """
-    if (FlowRunContext.get() is None and TaskRunContext.get() is None) or _is_fresh(url):
+    if FlowRunContext.get() is None and TaskRunContext.get() is None:
         return
+    with _lock:
+        if time.monotonic() - _asked.get(url, float("-inf")) >= _FRESH_S:
+            _ask(url)
+
+
+def _ask(url: str) -> None:
     try:
         if (store := store_for(url)) is not None:
             store.use()
+        _asked[url] = time.monotonic()
     except VolumeError:
-        _forget(url)
         raise
     except Exception as error:  # whatever the client's libraries raise: the store may well open without
-        _forget(url)
         log.warning("the credentials block of %s could not be looked up: %s: %s", url, type(error).__name__, error)
-
-
-def _is_fresh(url: str) -> bool:
-    """Whether *url* was asked for a moment ago; from now on it was."""
-    with _lock:
-        now = time.monotonic()
-        if now - _asked.get(url, -_FRESH_S) < _FRESH_S:
-            return True
-        _asked[url] = now
-        return False
-
-
-def _forget(url: str) -> None:
-    with _lock:
-        _asked.pop(url, None)

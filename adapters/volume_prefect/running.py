@@ -1,7 +1,7 @@
 """The task or flow that Prefect runs in this process, and where its data lies.
 
 Always true: outside a run nothing is asked of any API; within one an API that is away, slow or has nothing to say costs
-at most a few seconds, once a run, and no run fails for it.
+at most a few seconds, once a run, and no run fails for it.  A default store that cannot be used is an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.settings.context import get_current_settings
 
-from volume_core import ActionRef
+from volume_core import ActionRef, VolumeError
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +89,17 @@ def is_again() -> bool:
 def is_mine(made: ActionRef) -> bool:
     """Whether *made* is another attempt of what runs here: of the same flow run, and in it of the same task or none.
 
-    A task's run has another id and another name in each attempt of its flow; what stays is the name of the task.
+    A task's run has another id and another name in each attempt of its flow; what stays is the name of the task.  So in
+    a flow that is tried again it is that; in its first attempt, calls of one task do not go on from each other's work.
     """
-    now, (_, task) = current_task(), contexts()
+    now, (flow, task) = current_task(), contexts()
     if now is None or (made.engine, made.run) != (now.engine, now.run):
         return False
-    return made.action == now.action or (task is not None and made.action.rpartition("-")[0] == task.task.name)
+    # The names of two runs of one task can be the same: the page tells them apart, where there is one.
+    if made.action == now.action and (made.url == now.url or not (made.url and now.url)):
+        return True
+    is_flow_again = flow is not None and flow.flow_run is not None and flow.flow_run.run_count > 1
+    return is_flow_again and task is not None and made.action.rpartition("-")[0] == task.task.name
 
 
 def _flow_name(flow: FlowRunContext | None) -> str:
@@ -110,7 +115,8 @@ def default_bucket() -> str | None:
     """Return the URL of the store for the running task's volumes, or None to leave it to others.
 
     In this order: the block `volume-store/default`, the variable `volume_store_url`, a remote result storage of the
-    run.  The first two are asked for once a flow run.
+    run.  The first two are asked for once a flow run.  Raises VolumeError where the block is there and cannot be used:
+    its credentials are gone, or another store's are in use.
     """
     flow, task = contexts()
     if flow is None and task is None:
@@ -144,7 +150,10 @@ def _asked() -> str | None:
 
 
 def _within(patience_s: float, ask: Callable[[], str | None]) -> str | None:
-    """Return what *ask* returns; None, and a line in the log, where it fails or takes longer than *patience_s*."""
+    """Return what *ask* returns; None, and a line in the log, where it fails or takes longer than *patience_s*.
+
+    Raises the VolumeError that *ask* raises.
+    """
     answer: list[str | None] = []
     failure: list[Exception] = []
 
@@ -159,6 +168,8 @@ def _within(patience_s: float, ask: Callable[[], str | None]) -> str | None:
     thread.join(patience_s)
     if answer:
         return answer[0]
+    if failure and isinstance(failure[0], VolumeError):
+        raise failure[0]  # there is a block, and it cannot be used: elsewhere nobody would look for the volume
     why = f"{type(failure[0]).__name__}: {failure[0]}" if failure else f"no answer in {patience_s:g} s"
     log.warning(
         "where volumes lie by default could not be asked of the API (%s): name a bucket, or set VOLUME_BUCKET", why

@@ -20,8 +20,11 @@ import dis
 import functools
 import hashlib
 import inspect
+import sys
+import threading
 import types
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from types import TracebackType
 from typing import Any, TypeVar, Unpack, cast, overload
 
 from prefect import Flow, Task
@@ -63,7 +66,7 @@ class Passing:
 
     async def coroutine(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a coroutine function.  What may wait for a store is done in a thread."""
-        async with _called_async(self._call(args, kwargs)) as call:
+        async with _CalledAsync(self._call(args, kwargs)) as call:
             with call.running():
                 result = await self._function(*call.args, **call.kwargs)
             return await in_thread(lambda: call.handed_over(result))
@@ -73,40 +76,67 @@ class Passing:
         with _called(self._call(args, kwargs)) as call:
             inner = self._function(*call.args, **call.kwargs)
             step = functools.partial(next, inner)
-            while True:
-                with call.running():
-                    try:
-                        value = step()
-                    except StopIteration as end:
-                        result = end.value
-                        break
-                try:
-                    sent = yield call.handed_over(value)
-                except GeneratorExit:
-                    with call.running():
-                        inner.close()
-                    raise
-                except BaseException as error:
-                    step = functools.partial(inner.throw, error)
-                else:
-                    step = functools.partial(inner.send, sent)
-            return call.handed_over(result)
-
-    async def async_generator(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncGenerator[Any, None]:
-        """Step through an asynchronous generator."""
-        async with _called_async(self._call(args, kwargs)) as call:
-            inner = self._function(*call.args, **call.kwargs)
             try:
                 while True:
                     with call.running():
                         try:
-                            value = await anext(inner)
+                            value = step()
+                        except StopIteration as end:
+                            result = end.value
+                            break
+                    # That this fails is not for the body to handle: the consumer would miss a value, and nobody say so.
+                    handed = call.handed_over(value)
+                    try:
+                        sent = yield handed
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        step = functools.partial(inner.throw, error)
+                    else:
+                        step = functools.partial(inner.send, sent)
+            finally:
+                with call.running():
+                    inner.close()
+            return call.handed_over(result)
+
+    async def async_generator(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncGenerator[Any, Any]:
+        """Step through an asynchronous generator."""
+        async with _CalledAsync(self._call(args, kwargs)) as call:
+            inner = self._function(*call.args, **call.kwargs)
+            step: Callable[[], Awaitable[Any]] = functools.partial(self.first, inner)
+            try:
+                while True:
+                    with call.running():
+                        try:
+                            value = await step()
                         except StopAsyncIteration:
                             return
-                    yield await in_thread(functools.partial(call.handed_over, value))
+                    handed = await in_thread(functools.partial(call.handed_over, value))
+                    try:
+                        sent = yield handed
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        step = functools.partial(inner.athrow, error)
+                    else:
+                        step = functools.partial(inner.asend, sent)
             finally:
                 with call.running():
                     await inner.aclose()
+
+    @staticmethod
+    def first(steps: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
+        """Begin with *steps*, which whoever steps through it closes.
+
+        An event loop that ends closes every asynchronous generator it knows of, all at once, and those that step
+        through each other then find each other running.  So it gets to know the outermost alone.
+        """
+        known = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, None)
+        try:
+            return anext(steps)
+        finally:
+            sys.set_asyncgen_hooks(*known)
 
 
 @contextlib.contextmanager
@@ -123,19 +153,38 @@ def _called(call: Call) -> Generator[Call, None, None]:
         call.stop_hearing()
 
 
-@contextlib.asynccontextmanager
-async def _called_async(call: Call) -> AsyncGenerator[Call, None]:
-    call.hear()
-    try:
-        await in_thread(call.take)
-        yield call
-        await in_thread(call.finish)
-    except BaseException as error:
-        failed = error
-        await in_thread(lambda: call.fail(failed))
-        raise
-    finally:
-        call.stop_hearing()
+class _CalledAsync:
+    """The same for what is awaited.  No asynchronous generator: see Passing.first."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    async def __aenter__(self) -> Call:
+        self._call.hear()
+        await self._does(self._call.take)
+        return self._call
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            await self._fail(error)
+            return
+        await self._does(self._call.finish)
+        self._call.stop_hearing()
+
+    async def _does(self, step: Callable[[], None]) -> None:
+        try:
+            await in_thread(step)
+        except BaseException as error:
+            await self._fail(error)
+            raise
+
+    async def _fail(self, error: BaseException) -> None:
+        try:
+            await in_thread(functools.partial(self._call.fail, error))
+        finally:
+            self._call.stop_hearing()
 
 
 # -- the wrapper
@@ -155,12 +204,24 @@ def _wrapped(function: Callable[..., Any], options: Options) -> Callable[..., An
 def _wrapper(passing: Passing, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function of the kind of *function*, that goes through *passing*."""
 
-    # Nothing but `passing` may be named in these bodies: their globals become those of the function.
-    async def async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+    # Only `passing` and what is built in may be named in these bodies: their globals become the function's.
+    async def async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         steps = passing.async_generator(args, kwargs)
+        step = passing.first(steps)
         try:
-            async for value in steps:
-                yield value
+            while True:
+                try:
+                    value = await step
+                except StopAsyncIteration:
+                    return
+                try:
+                    sent = yield value
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    step = steps.athrow(error)
+                else:
+                    step = steps.asend(sent)
         finally:
             await steps.aclose()
 
@@ -261,6 +322,7 @@ class _Fn:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self._lock = threading.Lock()
 
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         if owner is None:
@@ -270,7 +332,8 @@ class _Fn:
         except KeyError:
             raise AttributeError("fn") from None
         if not hasattr(function, _MARK):
-            function = owner.__dict__["fn"] = _wrapped(function, self.options)
+            with self._lock:  # all threads get one wrapper: a flow's call is known by it
+                function = owner.__dict__["fn"] = _wrapped(owner.__dict__["fn"], self.options)
         return function
 
     def __set__(self, owner: Any, function: Any) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
 
 import pytest
@@ -423,6 +424,34 @@ def test_a_run_that_meets_a_version_gets_in_by_the_block_of_its_store(server, bu
         return look(locator), look.submit(locator).result()
 
     assert reader(locator) == (["a.py"], ["a.py"])
+
+
+def test_who_opens_a_store_while_its_credentials_are_asked_for_waits_for_them(server, monkeypatch):
+    asked, answer, have = threading.Event(), threading.Event(), []
+
+    class Slow:
+        def use(self):
+            asked.set()
+            assert answer.wait(20)
+            have.append("keys")
+
+    monkeypatch.setattr("volume_prefect.reaching.store_for", lambda url: Slow())
+
+    @task
+    def opens():
+        hooks.volume_open_store("s3://team/v")
+        return list(have)
+
+    @flow
+    def together():
+        first = opens.submit()
+        assert asked.wait(20)
+        second = opens.submit()
+        time.sleep(0.5)
+        answer.set()
+        return first.result(), second.result()
+
+    assert (["keys"], ["keys"]) == together()
 
 
 def test_outside_of_a_run_no_block_is_asked_for(monkeypatch):

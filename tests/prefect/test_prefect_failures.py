@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from prefect.transactions import transaction
 from prefect_kit import head_of, made, texts, working_copies, written
 
 from volume_core import ROVolume, RWVolume, StorageError, Volume
+from volume_core.passing import Attempt
 from volume_prefect import volumes
 
 # Prefect logs the errors of runs, and it is errors that these tests are about.
@@ -347,3 +350,97 @@ def test_sigterm_keeps_or_commits(how, where, tmp_path):
         recovered = Volume.recover_sync(copy)
         assert "there" == Path(recovered.mount_sync(driver="copy"), "b").read_text()
         recovered.abandon_sync()
+
+
+# -- what the body commits itself
+
+
+def test_what_the_body_has_committed_stays_where_handing_over_fails(monkeypatch):
+    def refuses(self: Attempt, volume: RWVolume, message: str = "") -> ROVolume:
+        if volume.name == "data":
+            raise StorageError("refused")
+        return hand_over(self, volume, message)
+
+    hand_over = Attempt.hand_over
+    monkeypatch.setattr(Attempt, "hand_over", refuses)
+    checkpoints: list[ROVolume] = []
+
+    @volumes
+    def saves(data: RWVolume) -> list[RWVolume]:
+        checkpoints.append(written(data, {"a": "1"}).commit_sync())
+        return [written(Volume.new("other"), {"b": "1"}), data]
+
+    state, version = run_once(saves)
+
+    assert state.is_failed()
+    assert checkpoints[0].version == head_of(version)
+
+
+def test_what_the_body_has_committed_and_returned_goes_back_in_a_rollback_too():
+    @volumes
+    @task
+    def finalizes(data: RWVolume) -> ROVolume:
+        return written(data, {"b": "1"}).finalize_sync()
+
+    @flow
+    def around(version: ROVolume) -> None:
+        with transaction():
+            assert head_of(version) == finalizes(version).version
+            boom()
+
+    version = made(a="0")
+    state = around(version, return_state=True)
+
+    assert state.is_failed()
+    assert version.version == head_of(version)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_was_yielded_stays_where_the_consumer_has_had_enough(is_async):
+    @volumes
+    @task
+    def steps(data: RWVolume) -> Generator[RWVolume, None, None]:
+        for number in range(3):
+            yield written(data, {f"{number}": ""})
+
+    @volumes
+    @task
+    async def asteps(data: RWVolume) -> AsyncGenerator[RWVolume, None]:
+        for number in range(3):
+            yield written(data, {f"{number}": ""})
+
+    @flow
+    def takes_two(version: ROVolume) -> list[ROVolume]:
+        with contextlib.closing(steps(version)) as found:
+            return [next(found), next(found)]
+
+    async def takes_two_async(version: ROVolume) -> list[ROVolume]:
+        # Prefect itself fails a task that is an asynchronous generator and is closed.
+        async with contextlib.aclosing(asteps.fn(version)) as found:
+            return [await anext(found), await anext(found)]
+
+    version = made(a="0")
+    found = asyncio.run(takes_two_async(version)) if is_async else takes_two(version)
+
+    assert ["0", "1", "a"] == sorted(texts(found[1]))
+    assert found[1].version == head_of(version)
+
+
+def test_a_retry_does_not_go_on_from_another_call_of_its_task():
+    failed: list[int] = []
+
+    @volumes(retry="resume")
+    @task(retries=1)
+    def adds(data: RWVolume, name: str) -> RWVolume:
+        if name == "c" and not failed:
+            failed.append(1)
+            raise ValueError("before anything was written")
+        return written(data, {name: ""})
+
+    @flow
+    def fans_out(version: ROVolume) -> list[ROVolume]:
+        return [adds(version, "b"), adds(version, "c")]
+
+    found = fans_out(made(a="0"))
+
+    assert [["a", "b"], ["a", "c"]] == [sorted(texts(each)) for each in found]

@@ -19,7 +19,7 @@ from prefect.variables import Variable
 from prefect_aws import S3Bucket
 from prefect_kit import made
 
-from volume_core import ActionRef, Volume
+from volume_core import ActionRef, NotFoundError, Volume
 from volume_core.plugins.manager import plugins
 from volume_prefect import running
 from volume_prefect.blocks import VolumeStore
@@ -217,3 +217,17 @@ def test_a_run_goes_on_where_the_api_has_no_answer(asked, monkeypatch, caplog):
 
     assert asked().endswith("/volume-state/store")
     assert "ConnectionError: away" in caplog.text
+
+
+def test_a_default_store_that_cannot_be_used_is_an_error_and_no_reason_to_write_elsewhere(asked, monkeypatch):
+    def unusable() -> str:
+        raise NotFoundError("there is no block aws-credentials/team")
+
+    monkeypatch.setattr(running, "_asked", unusable)
+
+    def tries() -> str:
+        with pytest.raises(NotFoundError, match="aws-credentials/team"):
+            default_url()
+        return "tried"
+
+    assert "tried" == asked(tries)

@@ -11,8 +11,9 @@ frames of the error keep them mounted.  So while an attempt runs, the handles us
 Always true:
 
   1. Nothing that was committed is deleted: a version that is taken back is only not named by its head any more.
-  2. A head goes back only from a version of this attempt, to where it stood before: nobody else's work is lost.
-  3. An attempt is in the context of its body alone: a generator's is not in that of who consumes it.
+  2. What the body has committed itself stays when it fails.
+  3. A head goes back only from a version of this attempt, to where it stood before: nobody else's work is lost.
+  4. An attempt is in the context of its body alone: a generator's is not in that of who consumes it.
 """
 
 from __future__ import annotations
@@ -77,6 +78,11 @@ class Attempt:
             self._published += [each for each in self._committed[before:] if str(each.locator) == version.locator]
         return version
 
+    @property
+    def has_committed(self) -> bool:
+        """Whether a version was made, by handing over or by the body itself."""
+        return bool(self._committed)
+
     # -- the ends
 
     def finish(self) -> None:
@@ -90,7 +96,8 @@ class Attempt:
     def fail(self, error: BaseException, *, drop: bool, spare: Collection[int] = ()) -> list[str]:
         """After *error*: unmount everything; keep what is not committed, or *drop* it; return what there is to say.
 
-        Heads that handing over has moved go back.  *spare*: id() of versions that stay mounted, since others use these
+        Heads that handing over has moved go back; not where a generator is closed, whose consumer has what was yielded.
+        *spare*: id() of versions that stay mounted, since others use these
         very handles.
         """
         self._saved.close()
@@ -104,10 +111,12 @@ class Attempt:
                 with contextlib.suppress(VolumeError, OSError):
                     Writer.drop(work_id)
             self.left.clear()
-        try:
-            self._back(self._published, error)
-        except (VolumeError, OSError) as failure:
-            said.append(f"a head that this attempt moved could not be moved back: {failure}")
+        if not isinstance(error, GeneratorExit):
+            try:
+                self._back(self._published, error)
+            except (VolumeError, OSError) as failure:
+                said.append(f"a head that this attempt moved could not be moved back: {failure}")
+            self._committed.clear()  # a rollback that follows has nothing to take back
         self._handed.clear()
         return said
 

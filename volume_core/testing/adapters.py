@@ -136,6 +136,13 @@ class AdapterContract:
         """Whether the engine tries the task again after *error*, which run() raised, if it may at all."""
         pytest.fail("give is_retried()")
 
+    def kept(self) -> RWVolume:
+        """Return the writer with what the task wrote that has just failed: the one that the task had in hand.
+
+        An adapter that takes the volumes of a failed task down gives the one that its work is recovered as.
+        """
+        return held[-1]
+
     # -- fixtures
 
     @pytest.fixture(autouse=True)
@@ -330,7 +337,9 @@ class AdapterContract:
 
         assert before == _published(version.store_url)
         assert [] == commits
-        assert held[-1].status_sync().changed, "what was written is kept"
+        kept = self.kept()
+        assert kept.status_sync().changed, "what was written is kept"
+        kept.abandon_sync()
         found = json.loads(self.run(add, tell, given=[version]))
         assert {"made": "data", "added": "data"} == found["files"]
         assert (version.locator,) == commits[0].log_sync(limit=1)[0].parents
@@ -360,9 +369,11 @@ class AdapterContract:
             assert (kind == "transient") == self.is_retried(error), f"{type(error).__name__}: {error}"
             assert "injected" in _whole(error), "the engine is told what the store said"
             assert before == _published(version.store_url), "nothing is half published"
-            assert held[-1].status_sync().changed
-            again = held[-1].commit_sync()
+            kept = self.kept()
+            assert kept.status_sync().changed
+            again = kept.commit_sync()
             assert {"made": "data", "added": "data"} == told(again)["files"], "the work was kept"
+            kept.abandon_sync()
             held.pop().abandon_sync()
             before = _published(version.store_url)
         assert fail_at > 3, "a pack, a layer and a manifest, at least"
