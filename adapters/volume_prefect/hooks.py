@@ -53,7 +53,7 @@ def volume_open_store(url: str) -> None:
 @hookimpl
 def volume_committing(progress: Progress, action: ActionRef | None) -> None:
     """A commit of a run: it shows how far it is once it takes long."""
-    if "prefect" in sys.modules and action is not None:
+    if _runs_here() and action is not None:
         from volume_prefect import news
 
         news.committing(progress, action)
@@ -62,7 +62,7 @@ def volume_committing(progress: Progress, action: ActionRef | None) -> None:
 @hookimpl
 def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
     """A version of a run: it gets a page, an event, and is an asset."""
-    if "prefect" in sys.modules and action is not None:
+    if _runs_here() and action is not None:
         from volume_prefect import news
 
         news.committed(version, action)
@@ -71,7 +71,7 @@ def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
 @hookimpl
 def volume_mounted(locator: str | None, action: ActionRef | None) -> None:
     """What a task mounts is upstream of what it commits."""
-    if "prefect" in sys.modules and action is not None and locator is not None:
+    if _runs_here() and action is not None and locator is not None:
         from volume_prefect import news
 
         news.mounted(locator, action)

@@ -2,7 +2,7 @@
 
 Which volumes a task touches is known only while it runs, and Prefect's decorators want assets beforehand; so they are
 added to the task's AssetContext, from which Prefect emits its events when the task has ended.  That class is not
-documented for this: tests/prefect/test_prefect_news.py fails when it changes, and until then a change costs the
+documented for this: tests/in_prefect/test_prefect_news.py fails when it changes, and until then a change costs the
 lineage and nothing else (whoever calls this spares the task).
 
 Always true: an asset is a volume, not a version, which is in its metadata; a volume is not upstream of itself.

@@ -261,7 +261,8 @@ def test_a_fork_costs_nothing_at_any_size(monkeypatch):
 def test_every_variable_in_the_code_is_documented_and_every_documented_one_is_in_the_code():
     code = {
         name
-        for path in (ROOT / "volume_core").rglob("*.py")
+        for top in ("volume_core", "adapters")
+        for path in (ROOT / top).rglob("*.py")
         for name in re.findall(r"\bVOLUME_[A-Z_]+[A-Z]\b", path.read_text())
     }
     documented = set(
