@@ -5,7 +5,8 @@ whether there is a result to be had before it reads it, by `ResultStore.exists`;
 a task whose version is gone runs again, whatever serializer wrote the record.
 
 Always true: a result without volumes costs nothing but being looked through, and what was read for that is what Prefect
-reads next; a store that does not answer is no reason to run again.
+reads next, unless the task keeps no result in memory (then it is read twice); a store that does not answer is no reason
+to run again.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ Always true:
   1. A variable that one owner has set is never changed by another as long as the first one needs it: that would give
      one store the other's keys.  It is an error that names both.  (The limit of the machine's one cache is no key: the
      last one counts.)
-  2. An owner may come again, also from other threads, and with new values: the last ones count.
+  2. An owner may come again, also from other threads, and with new values: the last ones count,
+     and what is not among them is given back.
   3. When the last lease of all who need a variable ends, it is what it was before the first of them, unless somebody
      else has changed it since.
 """
@@ -84,6 +85,8 @@ def _take(owner: str, variables: Mapping[str, str | None]) -> None:
             )
     mine = _sets.setdefault(owner, _Set())
     mine.leases += 1
+    for name in mine.values.keys() - variables.keys():  # of keys that the owner had, and has no more
+        _release(name, mine.values.pop(name))
     for name, value in variables.items():
         _before.setdefault(name, os.environ.get(name))
         mine.values[name] = value
@@ -97,10 +100,15 @@ def _give_back(owner: str) -> None:
         return
     del _sets[owner]
     for name, value in mine.values.items():
-        others = [theirs.values[name] for theirs in _sets.values() if name in theirs.values]
-        wanted = others[-1] if others else _before.pop(name)
-        if os.environ.get(name) == value:
-            _put(name, wanted)
+        _release(name, value)
+
+
+def _release(name: str, value: str | None) -> None:
+    """Give back one variable, which is in no owner's set any more for the one who had made it *value*."""
+    others = [theirs.values[name] for theirs in _sets.values() if name in theirs.values]
+    wanted = others[-1] if others else _before.pop(name)
+    if os.environ.get(name) == value:
+        _put(name, wanted)
 
 
 def _put(name: str, value: str | None) -> None:

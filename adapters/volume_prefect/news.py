@@ -7,7 +7,7 @@
     volume_mounted    ───────> upstream of what the task commits
 
 Always true: outside a run nothing is made and no API is asked; what fails here is one line in the log, and the others
-are made all the same; a commit waits for the page, never for its progress.
+are made all the same; a commit waits for the page, for a few seconds at most, and never for its progress.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ VARIABLE = "VOLUME_PREFECT_NEWS"
 KINDS = ("page", "progress", "event", "asset")
 LONG_S = 5.0  # a commit that takes longer has a progress artifact
 _EVERY_S = 2.0
+_PATIENCE_S = 10.0  # so long a commit waits for its page
 _PARENTS_MAX = 50  # an event takes 100 related resources, the run's own included
 _NOT_IN_KEYS = re.compile(r"[^a-z0-9]+")
 
@@ -152,8 +153,16 @@ def _show(version: ROVolume, action: ActionRef) -> None:
         data=version_markdown(version, picture=True),
         **_run(action),
     )
-    with get_client(sync_client=True) as client:
-        client.create_artifact(page)
+
+    def make() -> None:
+        with _sparing("page"), get_client(sync_client=True) as client:
+            client.create_artifact(page)
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(make,), name="volume-page", daemon=True)
+    thread.start()
+    thread.join(_PATIENCE_S)
+    if thread.is_alive():
+        log.warning("the API has not taken the page about a commit in %g s, and is not waited for", _PATIENCE_S)
 
 
 def _run(action: ActionRef) -> dict[str, Any]:

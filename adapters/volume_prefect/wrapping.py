@@ -302,7 +302,7 @@ def _with_volumes(given: Any, options: Options) -> Any:
         return given
     if isinstance(given, classmethod | staticmethod):
         return type(given)(_wrapped(given.__func__, options))
-    if not callable(given):
+    if not callable(given) or isinstance(given, type):
         raise TypeError(f"volumes goes above or below @task and @flow, or on a function, and this is {given!r}")
     return _wrapped(given, options)
 

@@ -275,6 +275,15 @@ def test_what_two_owners_need_alike_stays_until_the_last_one_ends():
     assert "AWS_PROFILE" not in os.environ
 
 
+def test_what_an_owner_needs_no_more_when_it_comes_again_is_given_back():
+    with Lease("a", {"AWS_PROFILE": "team", "AWS_REGION": "here"}), Lease("a", {"AWS_REGION": "there"}):
+        assert "AWS_PROFILE" not in os.environ
+        assert os.environ["AWS_REGION"] == "there"
+        with Lease("b", {"AWS_PROFILE": "others"}):
+            assert os.environ["AWS_PROFILE"] == "others"
+    assert not {"AWS_PROFILE", "AWS_REGION"} & os.environ.keys()
+
+
 def test_the_limit_of_the_one_cache_is_no_reason_to_refuse():
     with Lease("a", {"VOLUME_CACHE_LIMIT": "10G"}), Lease("b", {"VOLUME_CACHE_LIMIT": "20G"}):
         assert os.environ["VOLUME_CACHE_LIMIT"] == "20G"

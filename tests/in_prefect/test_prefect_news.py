@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gc
 import re
+import socket
 import threading
 import time
 import uuid
@@ -18,8 +19,10 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.context import AssetContext
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect_kit import made
 
-from volume_core import ROVolume, RWVolume, Volume, VolumeError, hookimpl
+from volume_core import ActionRef, ROVolume, RWVolume, Volume, VolumeError, hookimpl
 from volume_core.facade.addresses import url_of
 from volume_core.plugins.manager import register
 from volume_prefect import news
@@ -356,3 +359,23 @@ def _runs_of(deployment):
                 return found
             time.sleep(0.5)
     return []
+
+
+@pytest.mark.loud
+def test_an_api_that_is_silent_is_not_waited_for(monkeypatch, caplog):
+    monkeypatch.setattr(news, "_PATIENCE_S", 0.3)
+    monkeypatch.setenv(news.VARIABLE, "page")
+    version = made(a="1")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{silent.getsockname()[1]}/api"}):
+            before = time.monotonic()
+            news.committed(version, ActionRef(engine="prefect", run=str(uuid.uuid4())))
+            took_s = time.monotonic() - before
+
+    assert took_s < 5
+    assert "is not waited for" in caplog.text
+    for thread in threading.enumerate():
+        if thread.name == "volume-page":
+            thread.join(20)  # it was hung up on by now

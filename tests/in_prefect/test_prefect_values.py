@@ -328,7 +328,7 @@ def test_a_wrapped_task_survives_being_pickled_for_another_process():
     assert isinstance(found, ROVolume)
 
 
-@pytest.mark.parametrize("given", [3, "make"])
+@pytest.mark.parametrize("given", [3, "make", Pair])
 def test_volumes_on_what_is_no_function_says_so(given):
     with pytest.raises(TypeError, match="above or below @task"):
         volumes(given)
