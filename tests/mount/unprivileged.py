@@ -22,9 +22,8 @@ _SETUP = """
 set -e
 home=$1 base=$2 packages=$3 tests=$4 device=$5; shift 5
 mkdir -p $home/python $home/packages $home/tests $home/user
-if test $device = yes; then
-    cp -a /dev/fuse $home/fuse; chmod 666 $home/fuse; mount --bind $home/fuse /dev/fuse
-fi
+cp -a /dev/fuse $home/fuse; mount --bind $home/fuse /dev/fuse
+if test $device = yes; then chmod 666 $home/fuse; else chmod 600 $home/fuse; fi
 mount --bind "$base" $home/python
 mount --bind "$packages" $home/packages
 mount --bind "$tests" $home/tests
@@ -49,7 +48,7 @@ def run_as_nobody(
 ) -> subprocess.CompletedProcess[str]:
     """Run *script* (Python; sys.argv[1] is a directory of its own) as user 65534, and return what came of it.
 
-    `device`: whether /dev/fuse is for everybody.
+    `device`: whether /dev/fuse is for everybody, or for root alone.
     """
     command = [
         "unshare", "-m", "sh", "-c", _SETUP, "sh", str(home), sys.base_prefix, sysconfig.get_path("purelib"),
