@@ -58,6 +58,22 @@ class Rest(NamedTuple):
 _RESTS_MAX = 1024
 _rests: OrderedDict[Slot, Rest] = OrderedDict()
 _rests_lock = threading.Lock()
+# Of an attempt of a flow run and a version: which run goes on from it.
+_claims: OrderedDict[tuple[str, int, str], str] = OrderedDict()
+
+
+def _claimed(locator: str) -> bool:
+    """Whether the version is this run's to go on from: that of the first to ask in this attempt of the flow run."""
+    flow, task = contexts()
+    if flow is None or flow.flow_run is None:
+        return True
+    claim = (str(flow.flow_run.id), flow.flow_run.run_count, locator)
+    me = str(task.task_run.id) if task is not None else claim[0]
+    with _rests_lock:
+        owner = _claims.setdefault(claim, me)
+        while len(_claims) > _RESTS_MAX:
+            _claims.popitem(last=False)
+    return owner == me
 
 
 class Call:
@@ -166,10 +182,12 @@ class Call:
             return None
         try:
             head = head_version(given.name, given._place())
-            if head is None or not (made := head.manifest.produced_by) or not is_mine(made):
+            if head is None or not (made := head.manifest.produced_by) or not is_mine(made, head.manifest.created_at):
                 return None
             began = Locator.parse(given.index)
             if began == head.locator or not is_ancestor(given._place().store(), began, head.locator):
+                return None
+            if not _claimed(str(head.locator)):
                 return None
         except VolumeError as error:
             log.warning("what an earlier attempt has committed of volume %s is not known: %s", given.name, error)

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from prefect.context import FlowRunContext, TaskRunContext
@@ -86,11 +87,12 @@ def is_again() -> bool:
     return any(run is not None and run.run_count > 1 for run in runs)
 
 
-def is_mine(made: ActionRef) -> bool:
+def is_mine(made: ActionRef, created_at: str) -> bool:
     """Whether *made* is another attempt of what runs here: of the same flow run, and in it of the same task or none.
 
-    A task's run has another id and another name in each attempt of its flow; what stays is the name of the task.  So in
-    a flow that is tried again it is that; in its first attempt, calls of one task do not go on from each other's work.
+    *created_at* says when it committed.  A task's run has another id in each attempt of its flow, and another name
+    unless the task says how its runs are called (`task_run_name`); else what stays is the name of the task.  What this
+    very attempt of the flow has committed is another call's.
     """
     now, (flow, task) = current_task(), contexts()
     if now is None or (made.engine, made.run) != (now.engine, now.run):
@@ -98,8 +100,13 @@ def is_mine(made: ActionRef) -> bool:
     # The names of two runs of one task can be the same: the page tells them apart, where there is one.
     if made.action == now.action and (made.url == now.url or not (made.url and now.url)):
         return True
-    is_flow_again = flow is not None and flow.flow_run is not None and flow.flow_run.run_count > 1
-    return is_flow_again and task is not None and made.action.rpartition("-")[0] == task.task.name
+    if task is None or flow is None or flow.flow_run is None or flow.flow_run.run_count < 2:
+        return False
+    if datetime.fromisoformat(created_at) >= flow.start_time:
+        return False
+    if task.task.task_run_name:
+        return made.action == now.action
+    return made.action.rpartition("-")[0] == task.task.name
 
 
 def _flow_name(flow: FlowRunContext | None) -> str:

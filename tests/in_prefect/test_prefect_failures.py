@@ -444,3 +444,52 @@ def test_a_retry_does_not_go_on_from_another_call_of_its_task():
     found = fans_out(made(a="0"))
 
     assert [["a", "b"], ["a", "c"]] == [sorted(texts(each)) for each in found]
+
+
+@pytest.mark.parametrize("named", [None, "adds-{name}"])
+def test_in_a_flow_that_is_tried_again_no_call_goes_on_from_another_one(named):
+    tries: list[int] = []
+
+    @volumes(retry="resume")
+    @task(task_run_name=named)
+    def adds(data: RWVolume, name: str) -> RWVolume:
+        data.mount_sync(driver="copy")
+        (data / name).write_text("")
+        return data
+
+    @flow(retries=1)
+    def fans_out(version: ROVolume) -> list[ROVolume]:
+        tries.append(1)
+        found = [adds(version, "b"), adds(version, "c")]
+        if len(tries) == 1:
+            raise ValueError("after both")
+        return found
+
+    found = fans_out(made(a="0"))
+
+    assert 2 == len(tries)
+    assert [["a", "b"], ["a", "c"]] == [sorted(texts(each)) for each in found]
+
+
+def test_in_a_flow_that_is_tried_again_a_named_call_goes_on_from_its_own_commit():
+    seen: list[list[str]] = []
+
+    @volumes(retry="resume")
+    @task(task_run_name="adds-{name}")
+    def adds(data: RWVolume, name: str) -> RWVolume:
+        root = data.mount_sync(driver="copy")
+        seen.append(sorted(os.listdir(root)))
+        (root / f"{name}-{len(seen)}").write_text("")
+        data.commit_sync("checkpoint")
+        if len(seen) == 1:
+            raise ValueError("not yet")
+        return data
+
+    @flow(retries=1)
+    def once(version: ROVolume) -> ROVolume:
+        return adds(version, "b")
+
+    found = once(made(a="0"))
+
+    assert [["a"], ["a", "b-1"]] == seen
+    assert ["a", "b-1", "b-2"] == sorted(texts(found))
