@@ -7,7 +7,6 @@ at most a few seconds, once a run, and no run fails for it.  A default store tha
 from __future__ import annotations
 
 import contextvars
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,9 +16,7 @@ from typing import Any
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.settings.context import get_current_settings
 
-from volume_core import ActionRef, VolumeError
-
-log = logging.getLogger(__name__)
+from volume_core import ActionRef, StorageError, VolumeError
 
 VARIABLE = "volume_store_url"
 _PATIENCE_S = 5.0
@@ -123,7 +120,7 @@ def default_bucket() -> str | None:
 
     In this order: the block `volume-store/default`, the variable `volume_store_url`, a remote result storage of the
     run.  The first two are asked for once a flow run.  Raises VolumeError where the block is there and cannot be used:
-    its credentials are gone, or another store's are in use.
+    its credentials are gone, or another store's are in use; a transient StorageError where the API does not say.
     """
     flow, task = contexts()
     if flow is None and task is None:
@@ -157,9 +154,8 @@ def _asked() -> str | None:
 
 
 def _within(patience_s: float, ask: Callable[[], str | None]) -> str | None:
-    """Return what *ask* returns; None, and a line in the log, where it fails or takes longer than *patience_s*.
-
-    Raises the VolumeError that *ask* raises.
+    """Return what *ask* returns.  Raises StorageError where it fails or takes longer than *patience_s*, and the
+    VolumeError that *ask* raises: elsewhere, on a pod's own disk perhaps, nobody would look for the volume.
     """
     answer: list[str | None] = []
     failure: list[Exception] = []
@@ -167,7 +163,7 @@ def _within(patience_s: float, ask: Callable[[], str | None]) -> str | None:
     def run() -> None:
         try:
             answer.append(ask())
-        except Exception as error:  # whatever the client's libraries raise: the volume can lie elsewhere
+        except Exception as error:  # whatever the client's libraries raise: told below
             failure.append(error)
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True, name="volume-bucket")
@@ -176,12 +172,12 @@ def _within(patience_s: float, ask: Callable[[], str | None]) -> str | None:
     if answer:
         return answer[0]
     if failure and isinstance(failure[0], VolumeError):
-        raise failure[0]  # there is a block, and it cannot be used: elsewhere nobody would look for the volume
+        raise failure[0]
     why = f"{type(failure[0]).__name__}: {failure[0]}" if failure else f"no answer in {patience_s:g} s"
-    log.warning(
-        "where volumes lie by default could not be asked of the API (%s): name a bucket, or set VOLUME_BUCKET", why
-    )
-    return None
+    raise StorageError(
+        f"where volumes lie by default could not be asked of the API ({why}): name a bucket, or set VOLUME_BUCKET",
+        transient=True,
+    ) from (failure[0] if failure else None)
 
 
 def _result_storage(flow: FlowRunContext | None, task: TaskRunContext | None) -> str | None:
