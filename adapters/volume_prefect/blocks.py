@@ -28,9 +28,9 @@ from pydantic import Field, field_validator, model_validator
 from volume_core import NotFoundError, ROVolume, RWVolume, Volume, VolumeError, VolumeInfo
 from volume_core.facade.twins import awaitable
 from volume_core.parts.landing import LandingPolicy
+from volume_core.passing.environment import Lease
 from volume_core.storage.opening import normalize
 from volume_prefect.credentials import kind_of, variables_of
-from volume_prefect.environment import Lease
 
 _SIZE = re.compile(r"\d+(\.\d+)?\s*[KMGT]?(i?B)?", re.IGNORECASE)
 _REFERENCE = re.compile(r"[a-z0-9][a-z0-9-]*/[^/\s]+")

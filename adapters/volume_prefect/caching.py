@@ -19,8 +19,7 @@ from prefect.results import ResultStore
 
 from volume_core import ROVolume, StorageError
 from volume_core.facade.twins import in_thread
-from volume_core.passing import is_there
-from volume_prefect.nesting import replaced
+from volume_core.passing import is_there, replaced
 
 log = logging.getLogger(__name__)
 

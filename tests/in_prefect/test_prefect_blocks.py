@@ -21,12 +21,13 @@ from prefect_aws import AwsCredentials, MinIOCredentials
 from pydantic import SecretStr, ValidationError
 
 from volume_core import NotFoundError, ROVolume, StorageError, VolumeError
+from volume_core.passing import environment
+from volume_core.passing.environment import Lease
 from volume_core.storage.objects import ObjectStore
 from volume_core.testing.s3server import S3Server
-from volume_prefect import environment, hooks
+from volume_prefect import hooks
 from volume_prefect.blocks import VolumeStore, load_store, store_for
 from volume_prefect.credentials import KINDS, variables_of
-from volume_prefect.environment import Lease
 
 KEY, SECRET = "AKIATESTTESTTEST", "a-secret-that-is-never-shown"
 AWS = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET}
@@ -39,8 +40,8 @@ def own_environment(monkeypatch):
         if name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
             monkeypatch.delenv(name)
     before = dict(os.environ)
-    monkeypatch.setattr("volume_prefect.environment._sets", {})
-    monkeypatch.setattr("volume_prefect.environment._before", {})
+    monkeypatch.setattr("volume_core.passing.environment._sets", {})
+    monkeypatch.setattr("volume_core.passing.environment._before", {})
     monkeypatch.setattr("volume_prefect.reaching._asked", {})
     yield
     for name in os.environ.keys() - before.keys():

@@ -18,8 +18,8 @@ from prefect_kit import made, texts, written
 from pydantic import BaseModel
 
 from volume_core import ROVolume, RWVolume, Volume
+from volume_core.passing.nesting import replaced
 from volume_prefect import volumes
-from volume_prefect.nesting import replaced
 
 
 class Pair(NamedTuple):

@@ -9,6 +9,9 @@ volume, too (docs/tasks.md).
 Around the body of a task an adapter puts an Attempt: it is told what the body mounts and commits, and undoes what can
 be undone.
 
+What a task takes and returns is looked through by Taking (the parameters that its function annotates as volumes) and by
+`replaced` (values within values).
+
 Always true: handing over twice, at once or later, gives one version as long as nothing was written in between, and so
 does handing over a fork that nobody wrote to.
 """
@@ -17,9 +20,11 @@ from __future__ import annotations
 
 from volume_core.errors import CorruptObjectError, NotFoundError
 from volume_core.facade.attempts import Attempt, Left
+from volume_core.passing.nesting import replaced
+from volume_core.passing.taking import Taking
 from volume_core.volumes import ROVolume, RWVolume, Volume
 
-__all__ = ["Attempt", "Left", "hand_over", "is_there"]
+__all__ = ["Attempt", "Left", "Taking", "hand_over", "is_there", "replaced"]
 
 
 def hand_over(volume: Volume, message: str = "") -> ROVolume:

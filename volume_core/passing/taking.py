@@ -4,7 +4,7 @@
     data: RWVolume           a fork of it, under the same name, for each attempt
     data: list[RWVolume] | None, Annotated[...], dict[str, ROVolume], ...   the same within
 
-Why here: Prefect checks the parameters of flows against their annotations, and never those of tasks.
+Why here: engines hand values to a task's function as they are, whatever its annotations say.
 
 Always true: parameters whose annotation names no volume are passed on untouched, whatever they hold; a function without
 such parameters is called with exactly what was given; annotations are looked up at the first call, when what they name
@@ -22,7 +22,8 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
-from volume_core import InvalidNameError, ROVolume, RWVolume, Volume, VolumeError
+from volume_core.errors import InvalidNameError, VolumeError
+from volume_core.volumes import ROVolume, RWVolume, Volume
 
 _CLASSES = (Volume, ROVolume, RWVolume)
 _KNOWN = {each.__name__: each for each in _CLASSES}

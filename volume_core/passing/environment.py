@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from volume_core import VolumeError
+from volume_core.errors import VolumeError
 
 
 class _Set:

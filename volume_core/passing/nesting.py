@@ -1,8 +1,8 @@
 """Values within values: where a result holds writers, the same result with versions in their places.
 
-Why not Prefect's own `visit_collection`: it makes a dataclass anew by its constructor, which fails for one with fields
-that the constructor does not take, and for a mapping whose constructor takes something else (a defaultdict).  There a
-task that has done its work would fail for the form in which it returns it.
+Why not an engine's own walk through values: they make a dataclass anew by its constructor, which fails for one with
+fields that the constructor does not take, and for a mapping whose constructor takes something else (a defaultdict).
+There a task that has done its work would fail for the form in which it returns it.
 
 Always true: what holds nothing to be replaced comes back as it is, the same object; what does is copied, never changed,
 with everything else in it the same object; one object is replaced once, wherever and however often it stands.
