@@ -1,0 +1,15 @@
+"""The listener: called in the task's process before its task runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+from volume_airflow import calling
+
+
+@hookimpl
+def on_task_instance_running(task_instance: Any) -> None:
+    """A task is about to run: volumes become values of it."""
+    calling.wrap(task_instance)

@@ -1,0 +1,1 @@
+"""What becomes of tasks and pods before they run: the entry point `airflow.policy`."""

@@ -1,0 +1,103 @@
+"""What the adapter's tests run on: Airflow as it is installed, with a home of its own.
+
+Where Airflow is missing nothing here is collected (tox -e airflow installs it).
+
+Always true: the settings are in the environment before Airflow is imported, so children have them too; no test touches
+the user's own Airflow, and none leaves this machine; the database is made once a session, and each worker has a copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import importlib.util
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from airflow_kit import dag_runs, mounts_below
+
+collect_ignore_glob: list[str] = []
+if importlib.util.find_spec("airflow") is None:
+    collect_ignore_glob = ["test_*.py"]
+
+_HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
+for _name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
+    del os.environ[_name]
+os.environ |= {
+    "AIRFLOW_HOME": str(_HOME),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__DAGS_FOLDER": str(_HOME / "dags"),
+    "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_HOME}/airflow.db",
+    "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+    "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    "SCARF_ANALYTICS": "false",
+    "DO_NOT_TRACK": "true",
+}
+(_HOME / "dags").mkdir()
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+def _migrated_database(shared: Path) -> Path:
+    """Return an empty database with all its tables, made once for all workers of this session."""
+    database = shared / "airflow-empty.db"
+    with open(shared / "airflow-empty.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not database.exists():
+            making = shared / "airflow-migrating.db"
+            environment = os.environ | {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{making}"}
+            command = [sys.executable, "-m", "airflow", "db", "migrate"]
+            made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            assert made.returncode == 0, made.stdout + made.stderr
+            _copied(making, database)
+    return database
+
+
+def _copied(source: Path, target: Path) -> None:
+    # To copy the file is to lose what is still in its log.
+    with (
+        contextlib.closing(sqlite3.connect(source)) as read,
+        contextlib.closing(sqlite3.connect(target)) as written,
+        written,
+    ):
+        read.backup(written)
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This worker's own database; needed by whatever is no task run by the kit."""
+    base = tmp_path_factory.getbasetemp()
+    _copied(_migrated_database(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base), _HOME / "airflow.db")
+    return _HOME / "airflow.db"
+
+
+@pytest.fixture
+def run_dag(database: Path):
+    """Run a DAG to its end as `dag.test()` does: `run_dag(dag, **options)` gives the run and the values of its XComs,
+    by task, map index and key."""
+    return dag_runs
+
+
+@pytest.fixture(autouse=True)
+def own_mounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_state: None):
+    """Mounts without a path go below tmp_path; nothing is mounted there afterwards."""
+    monkeypatch.setenv("VOLUME_MOUNT_ROOT", str(tmp_path / "mounts"))
+    yield
+    end = time.monotonic() + 20
+    while (left := mounts_below(tmp_path)) and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.05)
+    for each in reversed(left):
+        subprocess.run(["umount", "-l", each], check=False)
+    assert [] == left
