@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from volume_airflow import compat, running
@@ -94,17 +94,17 @@ def _sparing(what: str) -> Iterator[None]:
 
 def _instance(action: ActionRef | None) -> Any:
     """The running task, if it is the one that *action* names."""
-    if action is None or action.engine != "airflow":
+    here = running.current()
+    if here is None or action is None or action.engine != "airflow":
         return None
-    ti = running.instance.get()
-    if ti is None:  # a thread of ours, as that of checkpoints
-        with contextlib.suppress(Exception):
-            ti = _current_context()["ti"]
-    return ti if ti is not None and (ti.dag_id, ti.run_id) == (action.project, action.run) else None
+    return here.ti if (here.ti.dag_id, here.ti.run_id) == (action.project, action.run) else None
 
 
-def _current_context() -> MutableMapping[str, Any]:
-    return cast("MutableMapping[str, Any]", compat.get_current_context())
+def _context_of_task() -> Mapping[str, Any]:
+    here = running.current()
+    if here is not None and here.context:
+        return here.context
+    return cast("Mapping[str, Any]", compat.get_current_context())
 
 
 # -- asset events
@@ -131,10 +131,7 @@ def _extra(entry: HistoryEntry) -> dict[str, Any]:
 
 
 def _tell(ti: Any, version: ROVolume, extra: dict[str, Any]) -> None:
-    context = _current_context()
-    if context["ti"] is not ti:  # a task within a task, as dag.test() in one
-        context = ti.get_template_context()
-    events = context["outlet_events"]
+    events = _context_of_task()["outlet_events"]
     declared = [each for each in ti.task.outlets if _is(each, version)]
     for outlet in declared:
         accessor = events[outlet]
