@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from airflow.sdk.serde import deserialize as deserialize
     from airflow.sdk.serde import serialize as serialize
 
-IS_3 = importlib.util.find_spec("airflow") is not None and importlib.util.find_spec("airflow.sdk") is not None
+    IS_3: bool  # whether this is Airflow 3
 
 _SDK = "airflow.sdk"
 _STANDARD = "airflow.providers.standard.operators"
@@ -98,6 +98,9 @@ _PLACES: dict[str, tuple[str, str]] = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "IS_3":
+        found = globals()["IS_3"] = importlib.util.find_spec("airflow.sdk") is not None
+        return found
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     for place in _PLACES[name]:

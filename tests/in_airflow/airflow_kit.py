@@ -2,7 +2,8 @@
 
 `run_tasks(dag)` runs each task as a worker does, from the templates to the XComs, with the listeners, plugins and
 serialization of Airflow; only what the supervisor would answer is answered from dictionaries here.  A task takes
-milliseconds; with `dag.test()` it takes a tenth of a second, and the first ten seconds.  Airflow 3 only.
+milliseconds; with `dag.test()` it takes a tenth of a second, and the first ten seconds.  A task's process of Airflow
+2.11 has the database itself: there it is run with one (airflow_two.py).
 
 Nothing of Airflow is imported before it is used: conftest.py, which imports this, has first to set its environment.
 """
@@ -15,6 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import airflow_two
+
+from volume_airflow import compat
 from volume_core import ROVolume, RWVolume, Volume
 
 
@@ -91,6 +95,11 @@ def run_task(
     next_kwargs: Mapping[str, Any] | None = None,
 ) -> Ended:
     """Run one try of *task*, as its process would.  What the task raises is in what is returned."""
+    if not compat.IS_3:
+        return Ended(*airflow_two.task_runs(
+            task, supervisor, run_id=run_id, try_number=try_number, map_index=map_index, max_tries=max_tries,
+            next_method=next_method, next_kwargs=next_kwargs,
+        ))  # fmt: skip
     import structlog
     from airflow.sdk.api.datamodels._generated import DagRun, TIRunContext
     from airflow.sdk.execution_time.supervisor import set_supervisor_comms
@@ -135,15 +144,13 @@ def returned(supervisor: Supervisor, task_id: str, map_index: int = -1, key: str
 
 
 def _deserialized(value: Any) -> Any:
-    try:
-        from airflow.sdk.serde import deserialize
-    except ImportError:
-        from airflow.serialization.serde import deserialize
-    return deserialize(value)
+    return compat.deserialize(value)
 
 
 def dag_runs(dag: Any, **options: Any) -> tuple[Any, dict[tuple[str, int, str], Any]]:
     """See the fixture `run_dag`."""
+    if not compat.IS_3:
+        return airflow_two.dag_runs(dag, _deserialized, **options)
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.collection import update_dag_parsing_results_in_db
     from airflow.models.xcom import XComModel
