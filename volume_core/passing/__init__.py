@@ -20,11 +20,12 @@ from __future__ import annotations
 
 from volume_core.errors import CorruptObjectError, NotFoundError
 from volume_core.facade.attempts import Attempt, Left
+from volume_core.facade.handles import mounting_on_demand
 from volume_core.passing.nesting import replaced
 from volume_core.passing.taking import Taking
 from volume_core.volumes import ROVolume, RWVolume, Volume
 
-__all__ = ["Attempt", "Left", "Taking", "hand_over", "is_there", "replaced"]
+__all__ = ["Attempt", "Left", "Taking", "hand_over", "is_there", "mounting_on_demand", "replaced"]
 
 
 def hand_over(volume: Volume, message: str = "") -> ROVolume:
