@@ -21,11 +21,22 @@ from __future__ import annotations
 
 from volume_core.errors import CorruptObjectError, NotFoundError
 from volume_core.facade.attempts import Attempt, Left
+from volume_core.facade.handles import mounting_on_demand
 from volume_core.passing.nesting import replaced
 from volume_core.passing.taking import Taking, returns_volumes, takes_volumes
 from volume_core.volumes import ROVolume, RWVolume, Volume
 
-__all__ = ["Attempt", "Left", "Taking", "hand_over", "is_there", "replaced", "returns_volumes", "takes_volumes"]
+__all__ = [
+    "Attempt",
+    "Left",
+    "Taking",
+    "hand_over",
+    "is_there",
+    "mounting_on_demand",
+    "replaced",
+    "returns_volumes",
+    "takes_volumes",
+]
 
 
 def hand_over(volume: Volume, message: str = "") -> ROVolume:
