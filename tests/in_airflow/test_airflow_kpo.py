@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -230,13 +229,3 @@ def play_cluster(monkeypatch, result) -> list:
     hook.get_xcom_sidecar_container_security_context.return_value = None
     monkeypatch.setattr(KubernetesPodOperator, "hook", hook)
     return asked
-
-
-def test_the_operators_file_is_imported_by_nothing_that_is_loaded_everywhere():
-    adapter = Path(__file__).parents[2] / "adapters" / "volume_airflow"
-    importing = [
-        path.name
-        for path in adapter.rglob("*.py")
-        if "operators.pod import" in path.read_text() and path.name != "pod.py"
-    ]
-    assert importing == []
