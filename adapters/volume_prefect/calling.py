@@ -32,7 +32,7 @@ from volume_core.facade.terminating import Hearing
 from volume_core.format.names import Locator
 from volume_core.parts.heads import is_ancestor
 from volume_core.passing import Attempt, Taking, replaced
-from volume_prefect.options import Options
+from volume_core.passing.options import Options
 from volume_prefect.running import contexts, described, is_again, is_mine
 
 log = logging.getLogger(__name__)

@@ -34,9 +34,9 @@ from prefect.utilities import engine
 from volume_core.facade.terminating import saves_first
 from volume_core.facade.twins import in_thread
 from volume_core.passing import Taking
+from volume_core.passing.options import Choices, Options
 from volume_prefect.caching import watch_caches
 from volume_prefect.calling import Call
-from volume_prefect.options import Choices, Options
 
 T = TypeVar("T")
 

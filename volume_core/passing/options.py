@@ -1,4 +1,8 @@
-"""What becomes of a run's volumes where it does not simply end well: the options of `volumes` and `enable_volumes`."""
+"""What becomes of a task's volumes where it does not simply end well: the options that adapters offer.
+
+Always true: an Options has no value that there is not; nothing here imports volumes, for an adapter may ask for its
+options while these are being loaded.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +25,13 @@ class Choices(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What becomes of the volumes of a task or flow.
+    """What becomes of the volumes of a task, or of whatever else an engine runs.
 
     on_failure: what was written and not committed is kept as a working copy (`keep`), or dropped (`drop`)
     retry: the next attempt has a fork of what the run was given (`fresh`), or goes on from what the failed one left
         (`resume`): its working copy, or its last commit
     on_terminate: SIGTERM commits what is mounted (`commit`), or keeps it and says where (`keep`); None: as any error
-    message: of the commits; without it the task run and its attempt
+    message: of the commits; without it the task and its attempt
     """
 
     on_failure: OnFailure = "keep"
