@@ -2,8 +2,8 @@
 
 Why not `airflow standalone`: it makes the database anew, which is half of the time, and one more process.
 
-Always true: home, port, database and volumes are its own; it can be asked when this module says that it is there; at the
-end none of its processes is left, whatever they call themselves by then.
+Always true: home, port, database and volumes are its own; when this module says that it is there it can be asked; at
+the end none of its processes is left, whatever they call themselves by then.
 """
 
 from __future__ import annotations
