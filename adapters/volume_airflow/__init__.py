@@ -9,5 +9,27 @@
     @task
     def use(data: ROVolume) -> int: ...  # the next task has that version
 
-Always true: to import this package does not import Airflow.
+Always true: to import this package does not import Airflow; each name is found when it is first used (PEP 562).
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from volume_airflow.options import volumes
+
+_WHERE = {"volumes": "options"}
+
+__all__ = ["volumes"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

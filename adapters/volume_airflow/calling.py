@@ -1,35 +1,346 @@
-"""One try of a task: what it returns is handed over."""
+"""One try of a task: what goes into it, what comes out, and what becomes of its volumes however it ends.
+
+    take ──> the operator executes ──> hand over ──> finish: unmounted
+      │           │ fails                 │ fails
+      ├───────────┴───────────────────────┴──> fail: unmounted; work kept or dropped; heads back; the log says where
+      └───────────┴ is deferred, rescheduled, skipped ──> leave: unmounted; work kept; heads stay
+
+Why around the operator of this run: it is what every kind of task goes through (TaskFlow, classic, asynchronous,
+deferrable, in another interpreter), and only an error in it fails the try.
+
+Always true:
+
+  1. What is returned or pushed holds no writer: each was committed, once, and the version is in its place.
+  2. A try that fails, or was told to end (SIGTERM), publishes nothing; what was written is kept, and the log says
+     where.
+  3. What has to do with no volume is passed on as it is, the same object; a process that has not loaded
+     volume_core.volumes does not load it here.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from volume_airflow import running
-from volume_core import RWVolume
-from volume_core.passing import hand_over, replaced
+from volume_core.plugins.waiting import when_volumes_load
+
+if TYPE_CHECKING:
+    from volume_core import ROVolume, RWVolume
+    from volume_core.facade.attempts import Attempt
+    from volume_core.facade.terminating import Hearing
+    from volume_core.passing.options import Options
+
+log = logging.getLogger(__name__)
+
+# By name, for they are elsewhere in each release, and some releases have not got them all.
+_GOES_ON = frozenset({"TaskDeferred", "TaskAwaitingInput", "AirflowRescheduleException"})
+_HAS_NO_RESULT = frozenset({"AirflowSkipException", "DownstreamTasksSkipped", "DagRunTriggerException"})
 
 
-def handed_over(value: Any) -> Any:
-    """Return *value* with a version in the place of each writer in it."""
-    return replaced(value, lambda each: hand_over(each) if isinstance(each, RWVolume) else each)
+class Slot(NamedTuple):
+    """A fork that a task is given: the parameter, and which of the forks of this try."""
+
+    parameter: str
+    number: int
+
+
+_call: Call | None = None  # that which this process executes
+
+
+def _volumes_are_loaded() -> bool:
+    return "volume_core.volumes" in sys.modules
+
+
+def _when_volumes_load() -> None:
+    if _call is not None:
+        _call.attend()
+
+
+when_volumes_load(_when_volumes_load)
+
+
+class Call:
+    """One try of a task in this process.  `attempt` is None as long as no volumes are loaded."""
+
+    def __init__(self, ti: Any) -> None:
+        self.ti = ti
+        self.task = ti.task
+        self.context: Mapping[str, Any] = {}
+        self.attempt: Attempt | None = None
+        self.forks: dict[Slot, tuple[RWVolume, str | None]] = {}  # with the version that each began with
+        self._hearing: Hearing | None = None
+        self._everywhere: Any = None
+        self._outer: Call | None = None
+        self._is_to_end = False
+
+    @functools.cached_property
+    def options(self) -> Options:
+        """The task's options.  Raises ValueError where the site's settings are none."""
+        from volume_airflow.options import options_of
+
+        return options_of(self.task)
+
+    @functools.cached_property
+    def message(self) -> str:
+        """Of the commits."""
+        return self.options.message or running.described(self.ti)
+
+    # -- around the operator
+
+    def executes(self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, takes: bool) -> Any:
+        """Call *inner*, the operator's `execute` or `resume_execution`, with volumes as values."""
+        if _call is self:  # a task that goes on may do so by being executed from its beginning
+            if takes:
+                self._take()
+            return inner(*args, **kwargs)
+        self.context = kwargs.get("context") or next((each for each in args if isinstance(each, Mapping)), {})
+        with running.runs(self.ti, self.context):
+            self._begin()
+            try:
+                if takes:
+                    self._take()
+                else:
+                    kwargs = self._woken(kwargs)
+                result = inner(*args, **kwargs)
+                handed = self.handed_over(result)
+                self._finish()
+                return handed
+            except BaseException as error:
+                self._ended_by(error)
+                raise
+            finally:
+                self._end()
+
+    def _begin(self) -> None:
+        global _call
+        self._outer, _call = _call, self
+        if _volumes_are_loaded():
+            self.attend()
+
+    def attend(self) -> None:
+        """Be told from now on what the task does with volumes, in whatever thread."""
+        from volume_core.facade.attempts import Attempt
+
+        if self.attempt is not None:
+            return
+        try:
+            on_terminate, message = self.options.on_terminate, self.message
+        except ValueError:  # raised again as soon as there is a volume: other tasks need not fail for it
+            on_terminate, message = None, ""
+        self.attempt = Attempt(on_terminate, message)
+        self._everywhere = self.attempt.running_everywhere()
+        self._everywhere.__enter__()
+        if on_terminate is not None:
+            self._hear()
+
+    def _hear(self) -> None:
+        from volume_core.facade.terminating import Hearing
+
+        self._hearing = Hearing()
+        if not self._hearing:
+            log.warning(
+                "SIGTERM is not heard in this thread, so on_terminate has no effect on %s: call "
+                "volume_core.listen_for_sigterm() in the main thread",
+                self.message,
+            )
+
+    def _end(self) -> None:
+        global _call
+        _call = self._outer
+        if self._everywhere is not None:
+            self._everywhere.__exit__(None, None, None)
+        if self._hearing is not None:
+            self._hearing.stop()
+        self.attempt = self._everywhere = self._hearing = None
+
+    # -- in
+
+    def _take(self) -> None:
+        """Make volumes of what stands for them, in this run's arguments of the task's function."""
+        function = getattr(self.task, "python_callable", None)
+        if function is None or not hasattr(self.task, "op_kwargs") or not _may_take(function):
+            return
+        from volume_airflow.taking import taken
+
+        taken(self, function)
+
+    def begun(self, parameter: str, given: RWVolume) -> RWVolume:
+        """Return the fork that this try begins with; *given* is one of what the task was given."""
+        slot = Slot(parameter, len(self.forks))
+        volume = None
+        if self.options.retry == "resume":
+            from volume_airflow import resuming
+
+            volume = resuming.begun(self, slot, given)
+        if volume is None:
+            volume = given.fork_sync(given.name) if given.index is not None else given
+        self.forks[slot] = (volume, volume.index)
+        return volume
+
+    def _woken(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return *kwargs* of resume_execution with writers in the place of what crossed a deferral."""
+        from volume_airflow import crossing
+
+        carried = kwargs.get("next_kwargs")
+        if not carried or not crossing.has_crossed(carried):
+            return kwargs
+        self.attend()
+        return {**kwargs, "next_kwargs": crossing.woken(carried, self)}
+
+    # -- out
+
+    def handed_over(self, value: Any) -> Any:
+        """Return *value* with a version in the place of each writer in it.  Raises what committing does."""
+        if not _volumes_are_loaded():
+            return value
+        from volume_core import RWVolume
+        from volume_core.passing import replaced
+
+        return replaced(value, lambda each: self.hand_over(each) if isinstance(each, RWVolume) else each)
+
+    def hand_over(self, volume: RWVolume) -> ROVolume:
+        """Commit *volume* on behalf of the task, and return the version."""
+        from volume_core import VolumeError
+        from volume_core.passing import hand_over
+
+        if self._is_to_end:
+            raise VolumeError(
+                f"{self.message} was told to end (SIGTERM), so its volumes are not committed: what it has written is "
+                f"kept, see the log"
+            )
+        if self.attempt is None:  # before or after it is executed: in a callback
+            with running.runs(self.ti, self.context):
+                return hand_over(volume, self.message)
+        return self.attempt.hand_over(volume, self.message)
+
+    # -- the ends
+
+    def _finish(self) -> None:
+        if self.attempt is None:
+            return
+        self.attempt.finish()
+        for kept in self.attempt.leave():
+            log.warning("written to and not returned, so not committed: %s", kept)
+        self.forks.clear()
+
+    def _ended_by(self, error: BaseException) -> None:
+        """What becomes of the volumes; raises an error that Airflow takes for what it is, if *error* is none."""
+        names = {each.__name__ for each in type(error).__mro__}
+        if self.attempt is None:
+            return
+        if names & _GOES_ON:
+            self._go_on_later(error)
+        elif names & _HAS_NO_RESULT:
+            self._leave()
+        else:
+            self._fail(error)
+
+    def _go_on_later(self, error: BaseException) -> None:
+        from volume_airflow import crossing
+
+        try:
+            crossing.cross(error, self)
+        except BaseException as failure:
+            self._fail(failure)
+            raise
+        self._leave()
+
+    def _leave(self) -> None:
+        assert self.attempt is not None
+        for kept in self.attempt.leave():
+            log.warning("%s", kept)
+        self.forks.clear()
+
+    def _fail(self, error: BaseException) -> None:
+        from volume_core import StorageError
+
+        assert self.attempt is not None
+        drop = self._says_drop()
+        for note in self.attempt.fail(error, drop=drop):
+            error.add_note(note)
+            log.warning("%s", note)
+        if self.forks and self.options.retry == "resume":
+            from volume_airflow import resuming
+
+            resuming.failed(self, error)
+        self.forks.clear()
+        if isinstance(error, StorageError) and not error.transient:
+            raise _never_again(error) from error
+
+    def _says_drop(self) -> bool:
+        try:
+            return self.options.on_failure == "drop"
+        except ValueError:  # what is said wrongly drops nothing
+            return False
+
+    def is_to_end(self) -> None:
+        """The task was told to end: nothing is handed over from now on.  A handler of signals calls this."""
+        self._is_to_end = True
+        if self.attempt is not None:
+            for left in self.attempt.at_work():
+                log.warning(
+                    "this task is to end, and commits nothing: what it has written into volume %s is kept as working "
+                    "copy %s (volume commit %s, or Volume.recover)",
+                    left.name, left.work_id, left.work_id,
+                )  # fmt: skip
+
+
+def _never_again(error: BaseException) -> BaseException:
+    """Return what Airflow fails a task with at once, whatever tries are left."""
+    try:
+        from airflow.sdk.exceptions import AirflowFailException
+    except ImportError:
+        from airflow.exceptions import AirflowFailException  # type: ignore[assignment,no-redef]
+
+    return AirflowFailException(f"{error} (no retry cures this)")
+
+
+def _may_take(function: Callable[..., Any]) -> bool:
+    """Whether *function* may have parameters that are volumes: it is looked at more closely if so."""
+    if _volumes_are_loaded():
+        return True
+    annotations = getattr(inspect.unwrap(function), "__annotations__", {})
+    return any(isinstance(each, str) and "Volume" in each for each in annotations.values())
 
 
 def wrap(ti: Any) -> None:
-    """Have volumes handed over by whatever *ti*'s task returns or pushes."""
+    """Have volumes as values of *ti*'s task: of this run's copy of its operator, and of what it pushes."""
+    call = Call(ti)
     task = ti.task
     for name in ("execute", "resume_execution"):
-        object.__setattr__(task, name, _wrapped(getattr(task, name), ti))
+        if (inner := getattr(task, name, None)) is not None:
+            object.__setattr__(task, name, _through(call, inner, takes=name == "execute"))
+    object.__setattr__(task, "on_kill", _ending(call, task.on_kill))
+    object.__setattr__(ti, "xcom_push", _pushing(call, ti.xcom_push))
+    if (push := getattr(ti, "axcom_push", None)) is not None:
+        object.__setattr__(ti, "axcom_push", _pushing(call, push))
 
 
-def _wrapped(inner: Callable[..., Any], ti: Any) -> Callable[..., Any]:
+def _through(call: Call, inner: Callable[..., Any], *, takes: bool) -> Callable[..., Any]:
     @functools.wraps(inner)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        token = running.instance.set(ti)
-        try:
-            return handed_over(inner(*args, **kwargs))
-        finally:
-            running.instance.reset(token)
+    def executes(*args: Any, **kwargs: Any) -> Any:
+        return call.executes(inner, args, kwargs, takes=takes)
 
-    return call
+    return executes
+
+
+def _ending(call: Call, inner: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(inner)
+    def on_kill(*args: Any, **kwargs: Any) -> Any:
+        call.is_to_end()
+        return inner(*args, **kwargs)
+
+    return on_kill
+
+
+def _pushing(call: Call, inner: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(inner)
+    def push(key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return inner(key, call.handed_over(value), *args, **kwargs)
+
+    return push

@@ -5,25 +5,54 @@ Always true: nothing here imports Airflow: where it is not imported it runs no t
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from volume_core.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from volume_core import ActionRef
+    from volume_core import ActionRef, ROVolume
 
 
-def _runs_here() -> bool:
-    # Whoever runs a task has this module, whichever of Airflow's versions it is.
+def _is_loaded() -> bool:
+    # Airflow loads this module with the plugin, whichever of its versions it is.
     return "volume_airflow.calling" in sys.modules
 
 
 @hookimpl
 def volume_current_task() -> ActionRef | None:
     """The task that Airflow is running in this process."""
-    if not _runs_here():
+    if not _is_loaded():
         return None
     from volume_airflow import running
 
     return running.current_task()
+
+
+@hookimpl
+def volume_default_bucket() -> str | None:
+    """The store that volumes lie in, where Airflow has a connection that says so, and not `$VOLUME_BUCKET`."""
+    if not _is_loaded() or os.environ.get("VOLUME_BUCKET"):
+        return None
+    from volume_airflow import stores
+
+    return stores.default_bucket()
+
+
+@hookimpl
+def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
+    """A version of a task: it is an event of its asset, and lineage."""
+    if _is_loaded() and action is not None:
+        from volume_airflow import lineage
+
+        lineage.committed(version, action)
+
+
+@hookimpl
+def volume_mounted(locator: str | None, action: ActionRef | None) -> None:
+    """What a task mounts is upstream of what it commits."""
+    if _is_loaded() and action is not None and locator is not None:
+        from volume_airflow import lineage
+
+        lineage.mounted(locator, action)

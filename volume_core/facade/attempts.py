@@ -6,6 +6,7 @@ frames of the error keep them mounted.  So while an attempt runs, the handles us
     running ──ends well──> finish: what was handed over is unmounted
        │    └─fails──────> fail: everything is unmounted; work is kept or dropped, heads that were moved by handing
        │                   over go back
+       ├─goes on elsewhere, or has no result──> leave: everything is unmounted; work is kept, and heads stay
        └ (afterwards) ───> take_back: heads go back, if they still name what the attempt committed
 
 Always true:
@@ -13,7 +14,8 @@ Always true:
   1. Nothing that was committed is deleted: a version that is taken back is only not named by its head any more.
   2. What the body has committed itself stays when it fails.
   3. A head goes back only from a version of this attempt, to where it stood before: nobody else's work is lost.
-  4. An attempt is in the context of its body alone: a generator's is not in that of who consumes it.
+  4. An attempt is in the context of its body alone: a generator's is not in that of who consumes it.  An engine that
+     gives each task a process has it in all of the process, threads that know no context of the body's included.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ class Attempt:
         """With *on_terminate*, SIGTERM does this to each writer, as in a block: see BlockOptions."""
         self._on_terminate, self._message = on_terminate, message
         self._saved = contextlib.ExitStack()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a handler of signals asks what is held, wherever the main thread is
         self._held: list[weakref.ref[HandledRecord]] = []
         self._works: set[str] = set()
         self._handed: dict[int, RWVolume] = {}
@@ -65,6 +67,10 @@ class Attempt:
     def running(self) -> Running:
         """In this `with` statement what the current context does is done by the attempt."""
         return Running(self)
+
+    def running_everywhere(self) -> RunningEverywhere:
+        """In this `with` statement what this process does is done by the attempt, but in contexts of other attempts."""
+        return RunningEverywhere(self)
 
     def hand_over(self, volume: RWVolume, message: str = "") -> ROVolume:
         """Commit *volume* and return the version, as volume_core.passing.hand_over does."""
@@ -134,6 +140,30 @@ class Attempt:
             return [f"what became of volume {handle.name!r} could not be found out ({failure}): volume status"]
         return []
 
+    def leave(self) -> list[str]:
+        """The body has ended without a result, or goes on elsewhere: unmount everything, keep what is not committed.
+
+        Returns what there is to say of that; heads stay where they are.
+        """
+        self._saved.close()
+        said: list[str] = []
+        with self.running():
+            for handle in self._alive():
+                said += self._end(handle, drop=False)
+        self._handed.clear()
+        return said
+
+    def go_on_from(self, version: Version) -> None:
+        """An earlier part of this attempt, in another process perhaps, has handed *version* over."""
+        with self._lock:
+            self._published.append(version)
+            self._committed.append(version)
+
+    def at_work(self) -> list[Left]:
+        """What is mounted to write, now, newest first; it may be unchanged.  A handler of signals may ask."""
+        held = [(handle, handle._handle.held) for handle in self._alive()]
+        return [Left(handle.name, writer.work_id, id(handle)) for handle, writer in held if isinstance(writer, Writer)]
+
     def take_back(self, why: str = "rollback") -> None:
         """Undo what can be undone of an attempt that has ended well: each head it moved goes back, if others have
         not moved on from there.  Raises StorageError where the store fails.
@@ -183,6 +213,11 @@ class Attempt:
 
 
 _current: ContextVar[Attempt | None] = ContextVar("volume_attempt", default=None)
+_everywhere: Attempt | None = None
+
+
+def _noting() -> Attempt | None:
+    return _current.get() or _everywhere
 
 
 class Running:
@@ -202,19 +237,37 @@ class Running:
         _current.reset(self._token)
 
 
+class RunningEverywhere:
+    """A `with` statement in which an attempt runs, in all threads."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._before: Attempt | None = None
+
+    def __enter__(self) -> None:
+        global _everywhere
+        self._before, _everywhere = _everywhere, self._attempt
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _everywhere
+        _everywhere = self._before
+
+
 def note_held(owner: HandledRecord) -> None:
     """*owner* has something mounted, or a working copy."""
-    if (attempt := _current.get()) is not None:
+    if (attempt := _noting()) is not None:
         attempt._note_held(owner)
 
 
 def note_left(owner: HandledRecord, work_id: str) -> None:
     """*owner* has left work that is not committed in the working copy *work_id*."""
-    if (attempt := _current.get()) is not None:
+    if (attempt := _noting()) is not None:
         attempt._note_left(owner, work_id)
 
 
 def note_committed(version: Version) -> None:
     """*version* was made."""
-    if (attempt := _current.get()) is not None:
+    if (attempt := _noting()) is not None:
         attempt._note_committed(version)

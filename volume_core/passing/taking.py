@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -26,6 +26,7 @@ from volume_core.errors import InvalidNameError, VolumeError
 from volume_core.volumes import ROVolume, RWVolume, Volume
 
 _CLASSES = (Volume, ROVolume, RWVolume)
+_POSITIONAL_ONLY = inspect.Parameter.POSITIONAL_ONLY
 _KNOWN = {each.__name__: each for each in _CLASSES}
 
 
@@ -62,6 +63,39 @@ class Taking:
             return None  # the function says so itself
         call.apply_defaults()
         return call
+
+    def swapped(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], swap: Callable[[str, Any], Any]
+    ) -> tuple[Sequence[Any], Mapping[str, Any]] | None:
+        """Return *args* and *kwargs* with *swap*(name, value) in the place of what is given for each parameter that is
+        a volume, also of what is given by default; None if none is.
+
+        They need not be all that the function wants: an engine may add others later.
+        """
+        if not self._adapters:
+            return None
+        try:
+            given = self._signature.bind_partial(*args, **kwargs).arguments
+        except TypeError:
+            return None  # the function says so itself
+        places = list(self._signature.parameters)
+        positional, named = list(args), dict(kwargs)
+        for name, (kind, _) in self._adapters.items():
+            parameter = self._signature.parameters[name]
+            if name not in given:
+                if parameter.default not in (inspect.Parameter.empty, None) and kind is not _POSITIONAL_ONLY:
+                    named[name] = swap(name, parameter.default)
+                continue
+            taken = swap(name, given[name])
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                positional[places.index(name) :] = taken
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                named.update(taken)
+            elif name in kwargs and kind is not _POSITIONAL_ONLY:
+                named[name] = taken
+            else:
+                positional[places.index(name)] = taken
+        return positional, named
 
     def names(self) -> Iterator[str]:
         """Yield the parameters that are volumes."""
