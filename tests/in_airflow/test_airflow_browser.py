@@ -187,6 +187,9 @@ def test_a_task_has_a_tab_with_what_it_returned_and_committed(api_server, browse
     tab.get_by_text("What changed against its").wait_for()
     assert tab.get_by_text("/raw/us.csv").is_visible()
     take(page, "7-task-version")
+    with page.context.expect_page() as opened:  # which the frame that the tab is may not do by itself
+        tab.get_by_role("link", name="airflow / customers_daily").first.click()
+    assert "/dags/customers_daily/runs/" in opened.value.url
     assert [] == problems(said)
 
 
