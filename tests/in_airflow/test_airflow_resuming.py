@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 
 import pytest
@@ -27,12 +28,15 @@ def write(volume: RWVolume, **files: str) -> RWVolume:
     return volume
 
 
+numbers = itertools.count()
+
+
 class Flaky:
     """A task that writes one more file in each try, and fails unless told otherwise."""
 
     def __init__(self, given, **choices) -> None:
         self.fails, self.seen = True, []
-        with DAG("resuming", schedule=None) as self.dag:
+        with DAG(f"resuming_{next(numbers)}", schedule=None) as self.dag:
 
             @task(retries=5)
             @volumes(**choices)
