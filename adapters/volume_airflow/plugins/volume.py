@@ -10,6 +10,7 @@ from typing import Any
 from airflow.plugins_manager import AirflowPlugin
 
 from volume_airflow import envelopes, listening
+from volume_airflow.macros import path
 
 
 class VolumePlugin(AirflowPlugin):
@@ -17,6 +18,7 @@ class VolumePlugin(AirflowPlugin):
 
     name = "volume"
     listeners = [listening]
+    macros = [path]
 
     @classmethod
     def on_load(cls, *args: Any, **kwargs: Any) -> None:
