@@ -106,6 +106,7 @@ class Call:
                     self._take()
                 else:
                     kwargs = self._woken(kwargs)
+                self._tell_given()
                 result = inner(*args, **kwargs)
                 handed = self.handed_over(result)
                 self._finish()
@@ -168,6 +169,12 @@ class Call:
         from volume_airflow.taking import taken
 
         taken(self, function)
+
+    def _tell_given(self) -> None:
+        if self.attempt is not None:
+            from volume_airflow import lineage
+
+            lineage.given(self.ti)
 
     def begun(self, parameter: str, given: RWVolume) -> RWVolume:
         """Return the fork that this try begins with; *given* is one of what the task was given."""

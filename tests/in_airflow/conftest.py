@@ -31,6 +31,7 @@ _HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
 for _name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
     del os.environ[_name]
 os.environ |= {
+    "AIRFLOW__API_AUTH__JWT_SECRET": "a-key-of-these-tests" * 4,
     "AIRFLOW_HOME": str(_HOME),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__DAGS_FOLDER": str(_HOME / "dags"),

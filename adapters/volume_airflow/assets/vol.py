@@ -18,30 +18,11 @@ from urllib.parse import SplitResult
 from volume_core.errors import InvalidNameError
 
 if TYPE_CHECKING:
-    from airflow.sdk import Asset
-
+    from volume_airflow.compat import Asset
     from volume_core.facade.addresses import Address
 
 PROTOCOL = "vol"
 _TAKEN_AWAY = (("%", "%25"), ("#", "%23"), ("?", "%3F"))  # by Airflow, from URIs; the first one keeps them apart
-
-
-def asset_class() -> Any:
-    """Return Airflow's class of assets: Dataset, before Airflow 3."""
-    try:
-        from airflow.sdk import Asset
-    except ImportError:
-        from airflow.datasets import Dataset as Asset
-    return Asset
-
-
-def alias_class() -> Any:
-    """Return Airflow's class of assets that are only known when a task has run."""
-    try:
-        from airflow.sdk import AssetAlias
-    except ImportError:
-        from airflow.datasets import DatasetAlias as AssetAlias
-    return AssetAlias
 
 
 def volume_asset(name: str, store: str | None = None, **options: Any) -> Asset:
@@ -62,10 +43,11 @@ def asset_of(store: str, name: str, extra: dict[str, Any] | None = None) -> Asse
 
 
 def _asset(store: str, name: str, options: dict[str, Any]) -> Asset:
-    kind, uri = asset_class(), uri_of(store, name)
-    if "name" not in getattr(kind, "__annotations__", {}) and not hasattr(kind, "name"):
-        return kind(uri, **options)  # before Airflow 3 they have no names
-    return kind(name=name_of(store, name), uri=uri, **options)
+    from volume_airflow import compat
+
+    uri = uri_of(store, name)
+    # Before Airflow 3 they are Datasets, and have no names.
+    return compat.Asset(name=name_of(store, name), uri=uri, **options) if compat.IS_3 else compat.Asset(uri, **options)
 
 
 def uri_of(store: str, name: str) -> str:
