@@ -19,6 +19,7 @@ Always true:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -126,6 +127,7 @@ class Call:
     def attend(self) -> None:
         """Be told from now on what the task does with volumes, in whatever thread."""
         from volume_core.facade.attempts import Attempt
+        from volume_core.facade.handles import mounting_on_demand
 
         if self.attempt is not None:
             return
@@ -134,8 +136,9 @@ class Call:
         except ValueError:  # raised again as soon as there is a volume: other tasks need not fail for it
             on_terminate, message = None, ""
         self.attempt = Attempt(on_terminate, message)
-        self._everywhere = self.attempt.running_everywhere()
-        self._everywhere.__enter__()
+        self._everywhere = contextlib.ExitStack()
+        self._everywhere.enter_context(self.attempt.running_everywhere())
+        self._everywhere.enter_context(mounting_on_demand())
         if on_terminate is not None:
             self._hear()
 
@@ -158,6 +161,8 @@ class Call:
         if self._hearing is not None:
             self._hearing.stop()
         self.attempt = self._everywhere = self._hearing = None
+        if (templating := sys.modules.get("volume_airflow.templating")) is not None:
+            templating.release()
 
     # -- in
 
