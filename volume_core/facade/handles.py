@@ -15,7 +15,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -72,6 +71,7 @@ class Handle:
         self.place: Place | None = None
         self.version: Version | None = None
         self.policy: LandingPolicy | None = None  # of a writer that was opened by name
+        self.purpose = ""  # of the working copies that it makes
         self.landing: str | None = None  # the version that a batch was about to land, where its end is not known
         self._session: Held | None = None
         self._pid = 0
@@ -172,20 +172,21 @@ def _nothing() -> None:
     pass
 
 
-_on_demand: ContextVar[bool] = ContextVar("volume_mounts_on_demand", default=False)
+_demanders = 0  # statements of mounting_on_demand() that this process is in
 
 
 @contextmanager
 def mounting_on_demand() -> Iterator[None]:
-    """For the length of a `with` statement a volume that is used as a path is mounted where it is not.
+    """For the length of a `with` statement a volume that this process uses as a path is mounted where it is not.
 
     For engines whose own tasks take paths and know no volumes.  Who opens the statement takes down what was mounted.
     """
-    token = _on_demand.set(True)
+    global _demanders
+    _demanders += 1
     try:
         yield
     finally:
-        _on_demand.reset(token)
+        _demanders -= 1
 
 
 _handles: weakref.WeakSet[Handle] = weakref.WeakSet()
@@ -240,7 +241,7 @@ class HandledRecord(Record):
     def _mounted_path(self) -> Path:
         if self.mount_path is not None:
             return self.mount_path
-        if _on_demand.get():
+        if _demanders:
             return self._to_mount()
         raise VolumeError(
             f"volume {self.name!r} is not mounted, so it has no path: mount() it, or use it within "

@@ -1,1 +1,1 @@
-"""Operators."""
+"""Operators of Airflow."""

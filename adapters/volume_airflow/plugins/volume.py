@@ -11,6 +11,7 @@ from airflow.plugins_manager import AirflowPlugin
 
 from volume_airflow import compat, envelopes, listening
 from volume_airflow.links.volume import GlobalVolumeLink
+from volume_airflow.macros import path
 from volume_airflow.web.lazy import app
 from volume_airflow.web.places import PREFIX
 
@@ -38,6 +39,7 @@ class VolumePlugin(AirflowPlugin):
 
     name = "volume"
     listeners = [listening]
+    macros = [path]
     # Before Airflow 3 there is no server that these could be mounted in.
     fastapi_apps = [{"app": app, "url_prefix": PREFIX, "name": "Volumes"}] if compat.IS_3 else []
     external_views = _VIEWS if compat.IS_3 else []
