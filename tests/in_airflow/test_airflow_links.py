@@ -60,6 +60,7 @@ def test_an_envelope_of_another_class_is_none(link):
     assert "" == link("unlinked_time", lambda: datetime.datetime(2026, 1, 1))[0]
 
 
+@pytest.mark.loud  # Airflow warns of its own auth manager
 def test_the_api_server_asks_it_for_every_task_and_answers_null_where_there_is_none(run_dag, database):
     from airflow.api_fastapi.app import create_app
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
