@@ -18,12 +18,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from volume_airflow.assets.vol import volume_asset
+    from volume_airflow.lineage import no_assets
     from volume_airflow.options import volumes
     from volume_airflow.resuming import resume
 
-_WHERE = {"resume": "resuming", "volumes": "options"}
+_WHERE = {"no_assets": "lineage", "resume": "resuming", "volume_asset": "assets.vol", "volumes": "options"}
 
-__all__ = ["resume", "volumes"]
+__all__ = ["no_assets", "resume", "volume_asset", "volumes"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
-
 import pytest
+from airflow.sdk import DAG, Asset, task
 from airflow_kit import Supervisor, made, returned, run_task, written
 
 from volume_airflow import lineage
 from volume_airflow.assets.vol import asset_of, is_volume, sanitize_uri, uri_of, volume_asset
-from volume_airflow.compat import DAG, Asset, task
-from volume_core import ROVolume, RWVolume, Volume
+from volume_core import ROVolume, Volume
 from volume_core.facade.addresses import url_of
 from volume_core.facade.naming import place_of
-
-START = datetime.datetime(2026, 1, 1)
 
 
 def events(supervisor):
@@ -259,39 +255,3 @@ def test_a_uri_that_is_no_volume_is_refused(uri):
 def test_a_name_that_can_name_no_volume_is_refused():
     with pytest.raises(ValueError, match="cannot name a volume"):
         volume_asset("no/name")
-
-
-# -- with Airflow's database
-
-
-def test_events_reach_the_database_and_consumers_read_the_version(run_dag):
-    asset = volume_asset("consumed")
-
-    with DAG("produces", schedule=None, start_date=START) as produces:
-
-        @task
-        def produce():
-            return written(Volume.new("consumed"), {"a": "1"})
-
-        @task(outlets=[asset])
-        def again(data: RWVolume):
-            return written(data, {"b": "2"})
-
-        again(produce())
-
-    with DAG("consumes", schedule=[asset], start_date=START) as consumes:
-
-        @task(inlets=[asset])
-        def consume(*, inlet_events):
-            return [each.extra["locator"] for each in inlet_events[asset]]
-
-        consume()
-
-    run, xcoms = run_dag(produces)
-    assert run.state == "success"
-    seen, found = run_dag(consumes)
-
-    assert seen.state == "success"
-    assert [xcoms[name, -1, "return_value"].locator for name in ("produce", "again")] == found[
-        "consume", -1, "return_value"
-    ]

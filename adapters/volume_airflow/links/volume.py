@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from volume_airflow import compat
 from volume_airflow.compat import BaseOperatorLink
 from volume_airflow.web.places import Task, VersionPlace, outside
 from volume_core.format.names import Locator
@@ -61,6 +62,8 @@ class VolumeLink(BaseOperatorLink):
                 found.append(value.index)
             return value
 
+        if not compat.IS_3:  # there is no server for the page
+            return ""
         replaced(BaseXCom.get_value(ti_key=ti_key, key="return_value"), look)
         task = _task(ti_key)
         return link_of(task, found[0]) if found else ""
