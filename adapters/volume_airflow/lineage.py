@@ -16,6 +16,7 @@ a volume, and its version is in the `extra`.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -126,8 +127,12 @@ def _extra(entry: HistoryEntry) -> dict[str, Any]:
         "message": volume.message,
         "used_bytes": volume.used_bytes,
         "inode_count": volume.inode_count,
-        "parents": list(entry.parents[:_PARENTS_MAX]),
+        "parents": _several(entry.parents[:_PARENTS_MAX]),
     }
+
+
+# Before Airflow 3 an alias's `extra` is put into a set; both are arrays in the database.
+_several = list if compat.IS_3 else tuple
 
 
 def _tell(ti: Any, version: ROVolume, extra: dict[str, Any]) -> None:
@@ -148,10 +153,12 @@ def _is(outlet: Any, version: ROVolume) -> bool:
 def _together(before: Mapping[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
     """*extra*, with the ids of all versions that the task has committed, oldest first."""
     versions = [each for each in before.get("versions", []) if each != extra["version"]]
-    return {**extra, "versions": [*versions, extra["version"]][-_VERSIONS_MAX:]}
+    return {**extra, "versions": _several([*versions, extra["version"]][-_VERSIONS_MAX:])}
 
 
 def _tell_by_alias(task: Any, events: Any, version: ROVolume, extra: dict[str, Any]) -> None:
+    if not compat.IS_3:
+        _write_alias()
     alias = compat.AssetAlias(ALIAS)
     if all(getattr(each, "name", None) != ALIAS or not isinstance(each, type(alias)) for each in task.outlets):
         task.outlets = [*task.outlets, alias]  # of this run's copy of the operator
@@ -162,6 +169,16 @@ def _tell_by_alias(task: Any, events: Any, version: ROVolume, extra: dict[str, A
     if before is not None:
         told.remove(before)
     accessor.add(asset, extra=_together(_uri_and_extra(before)[1] if before is not None else {}, extra))
+
+
+def _write_alias() -> None:
+    """Before Airflow 3 a task fails by an event of an alias that no DAG's file has: its process writes it itself."""
+    from airflow.utils.session import create_session
+
+    model = importlib.import_module("airflow.models.dataset").DatasetAliasModel
+    with create_session() as session:
+        if session.query(model).filter_by(name=ALIAS).first() is None:
+            session.add(model(name=ALIAS))
 
 
 def _uri_and_extra(event: Any) -> tuple[str, dict[str, Any]]:
@@ -200,6 +217,11 @@ class _Collector:
         self._context = _context_of(ti)
         self._what = "asset" if compat.IS_3 else "dataset"
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody reads what is collected."""
+        return type(self._collector).__name__ != "NoOpCollector"
+
     def outputs(self) -> list[Any]:
         """The assets that this task has made so far."""
         lineage = getattr(self._collector, f"collected_{self._what}s")
@@ -220,6 +242,8 @@ def _told(locator: Locator) -> dict[str, Any]:
 def _collect_output(ti: Any, locator: Locator) -> None:
     """The collector keeps one asset of each URI and extra; a volume that is committed again is one output still."""
     collector, uri = _Collector(ti), asset_of(locator.store, locator.volume).uri
+    if not collector.is_heard:
+        return
     for each in collector.outputs():
         if each.uri == uri:
             each.extra.update(_told(locator))
@@ -229,5 +253,5 @@ def _collect_output(ti: Any, locator: Locator) -> None:
 
 def _collect_input(ti: Any, locator: Locator) -> None:
     collector = _Collector(ti)
-    if all(each.extra.get("locator") != str(locator) for each in collector.outputs()):
+    if collector.is_heard and all(each.extra.get("locator") != str(locator) for each in collector.outputs()):
         collector.add("input", locator)  # what the task itself has made is none
