@@ -32,6 +32,7 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from volume_core.domain.view import View
 from volume_core.errors import InvalidNameError, VolumeError
+from volume_core.facade.addresses import url_of
 from volume_core.facade.attempts import note_committed
 from volume_core.facade.batches import WritesFiles
 from volume_core.facade.blocks import WritesInBlocks
@@ -259,6 +260,9 @@ class ROVolume(Promoting, Compares, KnowsContents, Historical, Volume):
 
     def _to_refer(self) -> ROVolume:
         return self
+
+    def _url(self) -> str:
+        return url_of(self.locator)
 
     def __eq__(self, other: object) -> bool:
         """Two handles of one version are equal, mounted or not."""
