@@ -32,7 +32,6 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from volume_core.domain.view import View
 from volume_core.errors import InvalidNameError, VolumeError
-from volume_core.facade.addresses import url_of
 from volume_core.facade.attempts import note_committed
 from volume_core.facade.batches import WritesFiles
 from volume_core.facade.blocks import WritesInBlocks
@@ -261,8 +260,8 @@ class ROVolume(Promoting, Compares, KnowsContents, Historical, Volume):
     def _to_refer(self) -> ROVolume:
         return self
 
-    def _url(self) -> str:
-        return url_of(self.locator)
+    def _to_mount(self) -> Path:
+        return self.mount_sync()
 
     def __eq__(self, other: object) -> bool:
         """Two handles of one version are equal, mounted or not."""
@@ -419,9 +418,12 @@ class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
     def _to_refer(self) -> ROVolume:
         return self.commit_sync()
 
+    def _to_mount(self) -> Path:
+        return self.mount_sync()
+
     def _new_writer(self) -> Writer:
-        policy = self._handle.policy
-        return Writer.begin(Line(self.name, self._place(), self._version(), self.metadata_store_type, policy))
+        kind, handle = self.metadata_store_type, self._handle
+        return Writer.begin(Line(self.name, self._place(), self._version(), kind, handle.policy, handle.purpose))
 
     def _commit(self, writer: Writer, terms: Terms, even_if_unchanged: bool) -> ROVolume:
         outcome = writer.commit(terms, even_if_unchanged=even_if_unchanged)

@@ -19,6 +19,7 @@ Always true:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -30,6 +31,7 @@ from volume_airflow import running
 from volume_core.plugins.waiting import when_volumes_load
 
 if TYPE_CHECKING:
+    from volume_airflow.resuming import Tries
     from volume_core import ROVolume, RWVolume
     from volume_core.facade.attempts import Attempt
     from volume_core.facade.terminating import Hearing
@@ -50,6 +52,17 @@ class Slot(NamedTuple):
 
 
 _call: Call | None = None  # that which this process executes
+
+
+def current_call() -> Call | None:
+    """Return the try that this process executes; None where it executes none."""
+    return _call
+
+
+def committed(version: ROVolume) -> None:
+    """*version* was committed in this process."""
+    if _call is not None and _call._may_be_resumed:
+        _call.tries.committed(version)
 
 
 def _volumes_are_loaded() -> bool:
@@ -77,6 +90,7 @@ class Call:
         self._everywhere: Any = None
         self._outer: Call | None = None
         self._is_to_end = False
+        self._goes_on = False  # after a deferral: an earlier process may have noted what it began with
 
     @functools.cached_property
     def options(self) -> Options:
@@ -84,6 +98,17 @@ class Call:
         from volume_airflow.options import options_of
 
         return options_of(self.task)
+
+    @functools.cached_property
+    def tries(self) -> Tries:
+        """The tries of this task instance; they are asked about when there is something to go on from."""
+        from volume_airflow.resuming import Tries
+
+        return Tries(self)
+
+    @property
+    def _may_be_resumed(self) -> bool:
+        return "tries" in vars(self)
 
     @functools.cached_property
     def message(self) -> str:
@@ -118,6 +143,7 @@ class Call:
     def attend(self) -> None:
         """Be told from now on what the task does with volumes, in whatever thread."""
         from volume_core.facade.attempts import Attempt
+        from volume_core.facade.handles import mounting_on_demand
 
         if self.attempt is not None:
             return
@@ -126,8 +152,9 @@ class Call:
         except ValueError:  # raised again as soon as there is a volume: other tasks need not fail for it
             on_terminate, message = None, ""
         self.attempt = Attempt(on_terminate, message)
-        self._everywhere = self.attempt.running_everywhere()
-        self._everywhere.__enter__()
+        self._everywhere = contextlib.ExitStack()
+        self._everywhere.enter_context(self.attempt.running_everywhere())
+        self._everywhere.enter_context(mounting_on_demand())
         if on_terminate is not None:
             self._hear()
 
@@ -150,6 +177,8 @@ class Call:
         if self._hearing is not None:
             self._hearing.stop()
         self.attempt = self._everywhere = self._hearing = None
+        if (templating := sys.modules.get("volume_airflow.templating")) is not None:
+            templating.release()
 
     # -- in
 
@@ -162,16 +191,19 @@ class Call:
 
         taken(self, function)
 
+    def tell_given(self) -> None:
+        """Have lineage look at what the task is given."""
+        if self.attempt is not None:
+            from volume_airflow import lineage
+
+            lineage.given(self.ti)
+
     def begun(self, parameter: str, given: RWVolume) -> RWVolume:
         """Return the fork that this try begins with; *given* is one of what the task was given."""
         slot = Slot(parameter, len(self.forks))
-        volume = None
+        volume = given.fork_sync(given.name) if given.index is not None else given
         if self.options.retry == "resume" and not _runs_elsewhere(self.task):
-            from volume_airflow import resuming
-
-            volume = resuming.begun(self, slot, given)
-        if volume is None:
-            volume = given.fork_sync(given.name) if given.index is not None else given
+            volume = self.tries.begun(slot, volume)
         self.forks[slot] = (volume, volume.index)
         return volume
 
@@ -179,6 +211,7 @@ class Call:
         """Return *carried*, the arguments with which a task goes on, with writers for what crossed a deferral."""
         from volume_airflow import crossing
 
+        self._goes_on = True
         if not carried or not crossing.has_crossed(carried):
             return carried
         return crossing.woken(carried, self)
@@ -217,6 +250,11 @@ class Call:
         self.attempt.finish()
         for kept in self.attempt.leave():
             log.warning("written to and not returned, so not committed: %s", kept)
+        self._ended_well()
+
+    def _ended_well(self) -> None:
+        if self._may_be_resumed or self._goes_on:
+            self.tries.ended_well()
         self.forks.clear()
 
     def _ended_by(self, error: BaseException) -> None:
@@ -228,6 +266,7 @@ class Call:
             self._go_on_later(error)
         elif names & _HAS_NO_RESULT:
             self._leave()
+            self._ended_well()
         else:
             self._fail(error)
 
@@ -255,10 +294,8 @@ class Call:
         for note in self.attempt.fail(error, drop=drop):
             error.add_note(note)
             log.warning("%s", note)
-        if self.forks and self.options.retry == "resume":
-            from volume_airflow import resuming
-
-            resuming.failed(self, error)
+        if self._may_be_resumed:
+            self.tries.failed()
         self.forks.clear()
         if isinstance(error, StorageError) and not error.transient and "airflow" in sys.modules:
             raise _never_again(error) from error
@@ -324,6 +361,7 @@ def _executing(call: Call, inner: Callable[..., Any]) -> Callable[..., Any]:
     def execute(context: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         def executed() -> Any:
             call.take()
+            call.tell_given()
             return inner(context, *args, **kwargs)
 
         return call.executes(executed, context)
@@ -334,7 +372,12 @@ def _executing(call: Call, inner: Callable[..., Any]) -> Callable[..., Any]:
 def _resuming(call: Call, inner: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(inner)
     def resume_execution(next_method: str, next_kwargs: Any, context: Mapping[str, Any]) -> Any:
-        return call.executes(lambda: inner(next_method, call.woken(next_kwargs), context), context)
+        def resumed() -> Any:
+            kwargs = call.woken(next_kwargs)
+            call.tell_given()
+            return inner(next_method, kwargs, context)
+
+        return call.executes(resumed, context)
 
     return resume_execution
 

@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from volume_core.errors import InvalidNameError, VolumeError
-from volume_core.facade.addresses import PROTOCOL, parse, store_root, strip, url_of
+from volume_core.facade.addresses import PROTOCOL, parse, strip, url_of
 from volume_core.facade.handles import HandledRecord
 from volume_core.facade.mounts import StrPath
 from volume_core.plugins.manager import plugins
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 
 class Refers(HandledRecord):
     """The methods that return what an engine's tasks hand on; a mixin of both classes."""
-
-    def __str__(self) -> str:
-        """The `vol://` URL of the version, which stands for it anywhere; of a writer that of its volume."""
-        return self._url()
-
-    def _url(self) -> str:
-        return f"{PROTOCOL}://{store_root(self.store_url)}/{self.name}"
 
     def as_directory(self, path: StrPath = "/") -> Any:
         """Return the directory *path* of this version as the running engine has directories.
