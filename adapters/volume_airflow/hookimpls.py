@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def _is_loaded() -> bool:
-    # Airflow loads this module with the plugin, whichever of its versions it is.
-    return "volume_airflow.calling" in sys.modules
+    # Airflow loads that module with the plugin, whichever of its versions it is; so does another interpreter of a task.
+    return "volume_airflow.calling" in sys.modules and sys.modules.get("airflow") is not None
 
 
 def _is_run_here() -> bool:
@@ -50,7 +50,7 @@ def volume_default_bucket() -> str | None:
 
 @hookimpl
 def volume_open_store(url: str) -> None:
-    """None, for the built-in stores open it: with the credentials of its connection, which are in the environment then."""
+    """None, for the built-in stores open it: with the credentials of its connection, which the environment then has."""
     if _is_loaded() and url.partition("://")[0] in {"s3", "gs", "az", "abfs"}:
         from volume_airflow import stores
 
