@@ -260,6 +260,9 @@ class ROVolume(Promoting, Compares, KnowsContents, Historical, Volume):
     def _to_refer(self) -> ROVolume:
         return self
 
+    def _to_mount(self) -> Path:
+        return self.mount_sync()
+
     def __eq__(self, other: object) -> bool:
         """Two handles of one version are equal, mounted or not."""
         return isinstance(other, ROVolume) and other.index == self.index
@@ -414,6 +417,9 @@ class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
 
     def _to_refer(self) -> ROVolume:
         return self.commit_sync()
+
+    def _to_mount(self) -> Path:
+        return self.mount_sync()
 
     def _new_writer(self) -> Writer:
         kind, handle = self.metadata_store_type, self._handle

@@ -19,6 +19,7 @@ Always true:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -131,6 +132,7 @@ class Call:
                 else:
                     self._goes_on = True
                     kwargs = self._woken(kwargs)
+                self._tell_given()
                 result = inner(*args, **kwargs)
                 handed = self.handed_over(result)
                 self._finish()
@@ -150,6 +152,7 @@ class Call:
     def attend(self) -> None:
         """Be told from now on what the task does with volumes, in whatever thread."""
         from volume_core.facade.attempts import Attempt
+        from volume_core.facade.handles import mounting_on_demand
 
         if self.attempt is not None:
             return
@@ -158,8 +161,9 @@ class Call:
         except ValueError:  # raised again as soon as there is a volume: other tasks need not fail for it
             on_terminate, message = None, ""
         self.attempt = Attempt(on_terminate, message)
-        self._everywhere = self.attempt.running_everywhere()
-        self._everywhere.__enter__()
+        self._everywhere = contextlib.ExitStack()
+        self._everywhere.enter_context(self.attempt.running_everywhere())
+        self._everywhere.enter_context(mounting_on_demand())
         if on_terminate is not None:
             self._hear()
 
@@ -182,6 +186,8 @@ class Call:
         if self._hearing is not None:
             self._hearing.stop()
         self.attempt = self._everywhere = self._hearing = None
+        if (templating := sys.modules.get("volume_airflow.templating")) is not None:
+            templating.release()
 
     # -- in
 
@@ -193,6 +199,12 @@ class Call:
         from volume_airflow.taking import taken
 
         taken(self, function)
+
+    def _tell_given(self) -> None:
+        if self.attempt is not None:
+            from volume_airflow import lineage
+
+            lineage.given(self.ti)
 
     def begun(self, parameter: str, given: RWVolume) -> RWVolume:
         """Return the fork that this try begins with; *given* is one of what the task was given."""

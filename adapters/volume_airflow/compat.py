@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from airflow.sdk.lineage import get_hook_lineage_collector as get_hook_lineage_collector
     from airflow.sdk.serde import deserialize as deserialize
     from airflow.sdk.serde import serialize as serialize
+    from airflow.triggers.base import BaseEventTrigger as BaseEventTrigger
+    from airflow.triggers.base import TriggerEvent as TriggerEvent
 
     IS_3: bool  # whether this is Airflow 3
 
@@ -68,6 +70,7 @@ _PLACES: dict[str, tuple[str, str]] = {
     "AirflowTaskTimeout": (f"{_SDK}.exceptions", "airflow.exceptions"),
     "Asset": (_SDK, "airflow.datasets:Dataset"),
     "AssetAlias": (_SDK, "airflow.datasets:DatasetAlias"),
+    "BaseEventTrigger": ("airflow.triggers.base", "airflow.triggers.base:BaseTrigger"),
     "BaseHook": (_SDK, "airflow.hooks.base"),
     "BaseOperator": (_SDK, "airflow.models.baseoperator"),
     "BaseOperatorLink": (_SDK, "airflow.models.baseoperatorlink"),
@@ -85,6 +88,7 @@ _PLACES: dict[str, tuple[str, str]] = {
     "PythonOperator": (f"{_STANDARD}.python", "airflow.operators.python"),
     "TaskDecorator": (f"{_SDK}.bases.decorator", "airflow.decorators.base"),
     "TaskDeferred": (f"{_SDK}.exceptions", "airflow.exceptions"),
+    "TriggerEvent": ("airflow.triggers.base", "airflow.triggers.base"),
     "TriggerRule": (_SDK, "airflow.utils.trigger_rule"),
     "conf": (f"{_SDK}.configuration", "airflow.configuration"),
     "dag": (_SDK, "airflow.decorators"),

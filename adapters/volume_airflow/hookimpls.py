@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from volume_core.plugins.hookspecs import hookimpl
 
@@ -38,6 +38,29 @@ def volume_default_bucket() -> str | None:
     from volume_airflow import stores
 
     return stores.default_bucket()
+
+
+@hookimpl
+def volume_open_store(url: str) -> None:
+    """None, for the built-in stores open it: with the credentials of its connection, which are in the environment then."""
+    if _is_loaded() and url.partition("://")[0] in {"s3", "gs", "az", "abfs"}:
+        from volume_airflow import stores
+
+        stores.reach(url)
+
+
+@hookimpl
+def volume_reference(url: str) -> Any:
+    """Within a task a directory or file of a version is an ObjectStoragePath."""
+    if not _is_loaded():
+        return None
+    from volume_airflow import running
+
+    if running.current() is None:
+        return None
+    from volume_airflow.compat import ObjectStoragePath
+
+    return ObjectStoragePath(url)
 
 
 @hookimpl

@@ -74,6 +74,10 @@ class Supervisor:
                 if msg.conn_id in self.connections:
                     return comms.ConnectionResult(conn_id=msg.conn_id, **self.connections[msg.conn_id])
                 return comms.ErrorResponse(error=comms.ErrorType.CONNECTION_NOT_FOUND)
+            case comms.ValidateInletsAndOutlets():
+                return comms.InactiveAssetsResult(inactive_assets=[])
+            case comms.GetAssetByUri():
+                return comms.ErrorResponse(error=comms.ErrorType.ASSET_NOT_FOUND)
             case comms.GetVariable():
                 return comms.ErrorResponse(error=comms.ErrorType.VARIABLE_NOT_FOUND)
         return None

@@ -31,6 +31,7 @@ _HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
 for _name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
     del os.environ[_name]
 os.environ |= {
+    "AIRFLOW__API_AUTH__JWT_SECRET": "a-key-of-these-tests" * 4,
     "AIRFLOW_HOME": str(_HOME),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__DAGS_FOLDER": str(_HOME / "dags"),
@@ -96,6 +97,22 @@ if _HAS_2:
     @pytest.fixture(autouse=True)
     def database_of_tasks(database: Path) -> None:
         """A task's process of Airflow 2 has the database."""
+
+
+@pytest.fixture(scope="session")
+def airflow_server(tmp_path_factory: pytest.TempPathFactory):
+    """A real Airflow with all its processes, which has the examples and what is in `server_dags`.
+
+    Whoever uses it is in the group that runs in one worker: `pytest.mark.xdist_group("airflow_server")`.
+    """
+    from airflow_server import running_airflow
+
+    base = tmp_path_factory.getbasetemp()
+    database = _migrated_database(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    here = Path(__file__).parent
+    dags = [*(here / "server_dags").glob("*.py"), *(here.parents[1] / "examples" / "airflow").glob("*.py")]
+    with running_airflow(tmp_path_factory.mktemp("airflow-server") / "home", database, dags) as airflow:
+        yield airflow
 
 
 @pytest.fixture

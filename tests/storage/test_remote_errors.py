@@ -270,6 +270,16 @@ class TestCredentials:
         assert ["x/a"] == server.bucket.keys
         assert AwsCredentials()()["token"] is None
 
+    def test_of_volumes_alone_may_be_temporary_and_have_a_region_of_their_own(self, environment):
+        environment.setenv("AWS_REGION", "eu-west-1")
+        environment.setenv("VOLUME_S3_REGION", "us-west-2")
+        environment.setenv("VOLUME_S3_ACCESS_KEY_ID", servers.ACCESS_KEY)
+        environment.setenv("VOLUME_S3_SECRET_ACCESS_KEY", servers.SECRET_KEY)
+        environment.setenv("VOLUME_S3_SESSION_TOKEN", "for-an-hour")
+
+        assert "for-an-hour" == AwsCredentials()()["token"]
+        assert "us-west-2" == AwsCredentials().region()
+
     def test_of_volumes_alone_count_only_together(self, environment):
         environment.setenv("VOLUME_S3_ACCESS_KEY_ID", "HALF")
 

@@ -78,7 +78,10 @@ class mounts(contextlib.AbstractContextManager[MountedVolumes], contextlib.Abstr
             wrapper = self._around_coroutine(function)
         else:
             wrapper = self._around_function(function)
-        return cast("Callable[P, R]", functools.wraps(function)(wrapper))
+        wrapped = functools.wraps(function)(wrapper)
+        # Adapters ask before it runs: where it runs, mounts are made.  Further decorators copy it on.
+        wrapped.__dict__["mounts_volumes"] = True
+        return cast("Callable[P, R]", wrapped)
 
     def _around_function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:

@@ -5,6 +5,7 @@ Always true:
   1. What is held is taken down when the handle is collected or its process ends, unless it was let go.
   2. In a forked child nothing is held: the path of the parent's mount is known, and used, but only the
      parent takes it down.
+  3. Nothing is mounted without having been told to: by a call, or by whoever runs the code (`mounting_on_demand`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pydantic import PrivateAttr
 
 from volume_core.errors import BusyError, InvalidNameError, NotFoundError, VolumeError
+from volume_core.facade.addresses import PROTOCOL, store_root, url_of
 from volume_core.facade.attempts import note_held
 from volume_core.facade.browsing import Browsers
 from volume_core.facade.mounts import Options, StrPath
@@ -169,6 +172,23 @@ def _nothing() -> None:
     pass
 
 
+_demanders = 0  # statements of mounting_on_demand() that this process is in
+
+
+@contextmanager
+def mounting_on_demand() -> Iterator[None]:
+    """For the length of a `with` statement a volume that this process uses as a path is mounted where it is not.
+
+    For engines whose own tasks take paths and know no volumes.  Who opens the statement takes down what was mounted.
+    """
+    global _demanders
+    _demanders += 1
+    try:
+        yield
+    finally:
+        _demanders -= 1
+
+
 _handles: weakref.WeakSet[Handle] = weakref.WeakSet()
 
 
@@ -201,6 +221,12 @@ class HandledRecord(Record):
         """The name of the driver that mounted it; None if it is not mounted."""
         return self._handle.driver
 
+    def __str__(self) -> str:
+        """The `vol://` URL of its version, or of the volume while it has none: one line, the same wherever it is made."""
+        if self.index is not None and Locator.parse(self.index).volume == self.name:
+            return url_of(self.index)
+        return f"{PROTOCOL}://{store_root(self.store_url)}/{self.name}"
+
     def __fspath__(self) -> str:
         """Where this handle is mounted, so that it can be passed where a path can."""
         return os.fspath(self._mounted_path())
@@ -213,12 +239,18 @@ class HandledRecord(Record):
         return root / name
 
     def _mounted_path(self) -> Path:
-        if self.mount_path is None:
-            raise VolumeError(
-                f"volume {self.name!r} is not mounted, so it has no path: mount() it, or use it within "
-                "`with volume.mounted_sync()`"
-            )
-        return self.mount_path
+        if self.mount_path is not None:
+            return self.mount_path
+        if _demanders:
+            return self._to_mount()
+        raise VolumeError(
+            f"volume {self.name!r} is not mounted, so it has no path: mount() it, or use it within "
+            "`with volume.mounted_sync()`"
+        )
+
+    def _to_mount(self) -> Path:
+        """Mount what the handle is of, and return where.  Only the public classes can, and they say so."""
+        raise TypeError(f"{self.name}: a record alone is not mounted")
 
     def _place(self) -> Place:
         if self._handle.place is None:

@@ -12,6 +12,7 @@ from volume_core.domain.diff import path_changes, rows_of
 from volume_core.errors import NotFoundError
 from volume_core.facade.comparing import Difference, Opened
 from volume_core.facade.versions import Version, read_parent
+from volume_core.format.manifest import LayerRef
 from volume_core.parts.indexes import IndexCache
 from volume_core.parts.state import State
 
@@ -44,7 +45,7 @@ def line_of(version: Version, limit: int) -> Line:
 
 
 class Changed(NamedTuple):
-    """What a version changed against its first parent, sorted by path; `is_all`: no path is missing."""
+    """What a version changed against another, sorted by path; `is_all`: no path is missing."""
 
     paths: list[Difference]
     is_all: bool
@@ -58,11 +59,30 @@ def changed(version: Version, parent: Version, limit: int) -> Changed | None:
     delta = version.manifest.delta
     if delta is None:
         return Changed([], True)
-    cache = IndexCache(State.default().prepare().cache)
-    missing = [ref for ref in {delta, *parent.manifest.stack} if not cache.path(ref).exists()]
-    if sum(ref.size_bytes for ref in missing) > FETCH_BYTES_MAX:
+    if _to_fetch_bytes({delta, *parent.manifest.stack}) > FETCH_BYTES_MAX:
         return None
     with Opened() as opened:
         [layer] = opened.layers(version, [delta])
         found = path_changes(opened.view(parent), rows_of(layer), limit)
         return Changed([*map(Difference.of, found[:limit])], len(found) <= limit)
+
+
+def changed_between(before: Version, after: Version, limit: int) -> Changed | None:
+    """Return what turns *before* into *after*, any two versions, *limit* paths at most.
+
+    None where too much would have to be fetched to tell.
+    """
+    if before.manifest.stack == after.manifest.stack:
+        return Changed([], True)
+    if _to_fetch_bytes({*before.manifest.stack, *after.manifest.stack}) > FETCH_BYTES_MAX:
+        return None
+    with Opened() as opened:
+        trees = opened.trees(before, after)
+        found = path_changes(trees.before, trees.rows(), limit)
+        return Changed([*map(Difference.of, found[:limit])], len(found) <= limit)
+
+
+def _to_fetch_bytes(refs: set[LayerRef]) -> int:
+    """How large those of *refs* are whose index is not here."""
+    cache = IndexCache(State.default().prepare().cache)
+    return sum(ref.size_bytes for ref in refs if not cache.path(ref).exists())

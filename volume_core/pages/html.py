@@ -15,7 +15,7 @@ from volume_core.facade.comparing import Difference
 from volume_core.facade.records import ActionRef
 from volume_core.pages import spelling
 from volume_core.pages.chart import Dot, chart
-from volume_core.pages.facts import CHANGES_MAX, HISTORY_MAX, Facts, Point, gather
+from volume_core.pages.facts import CHANGES_MAX, HISTORY_MAX, Changes, Facts, Point, gather
 from volume_core.pages.style import STYLE
 
 if TYPE_CHECKING:
@@ -30,20 +30,22 @@ def version_page(version: ROVolume, *, history_max: int = HISTORY_MAX, changes_m
     that was deleted, or a store that does not answer, is a sentence on the page.
     """
     facts = gather(version, history_max, changes_max)
-    parts = [
-        '<div class="volume-page"><style>',
-        STYLE,
-        "</style>",
-        _heading(facts),
-        _remarks(facts),
-        _numbers(facts, charts=history_max > 0),
-        _facts(facts),
-        _changes(facts),
-        _torn(facts),
-        _use(facts),
-        "</div>",
-    ]
-    return "\n".join(part for part in parts if part)
+    return wrapped(
+        [
+            _heading(facts),
+            _remarks(facts),
+            numbers(facts, charts=history_max > 0),
+            _facts(facts),
+            _changed(facts),
+            _torn(facts),
+            _use(facts),
+        ]
+    )
+
+
+def wrapped(parts: Iterable[str]) -> str:
+    """Return *parts*, those that are not empty, as one fragment with its style."""
+    return "\n".join(['<div class="volume-page"><style>', STYLE, "</style>", *filter(None, parts), "</div>"])
 
 
 def document(fragments: Iterable[str], title: str) -> str:
@@ -68,8 +70,8 @@ def _remarks(facts: Facts) -> str:
     return "".join(f'<p class="vp-note">{escape(spelling.line(remark))}</p>' for remark in facts.remarks)
 
 
-def _numbers(facts: Facts, *, charts: bool) -> str:
-    """The two numbers of a version, each with how it came to be."""
+def numbers(facts: Facts, *, charts: bool) -> str:
+    """Return the two numbers of a version, each with how it came to be."""
     used = [point.used_bytes for point in facts.history]
     counts = [point.inode_count for point in facts.history]
     of_bytes = _Number("Bytes", "vp-bytes", spelling.size, used, binary=True)
@@ -150,13 +152,16 @@ def _action(action: ActionRef | None) -> str:
     return told + (f" ({escape(spelling.line(action.url))})" if action.url else "")
 
 
-def _changes(facts: Facts) -> str:
-    changes = facts.changes
-    if changes is None:
+def _changed(facts: Facts) -> str:
+    if facts.changes is None:
         return ""
-    heading = f"<h3>What changed against its {facts.first_parent}</h3>"
+    return f"<h3>What changed against its {facts.first_parent}</h3>{listed(facts.changes)}"
+
+
+def listed(changes: Changes) -> str:
+    """Return what changed: how many paths of each kind, and a table of them."""
     if not changes.total:
-        return f"{heading}<p>Nothing: it shows the same tree.</p>"
+        return "<p>Nothing: it shows the same tree.</p>"
     marks = "".join(
         f'<span class="vp-mark vp-{kind.value}">{spelling.number(changes.counts[kind])} {kind.value}</span>'
         for kind in ChangeKind
@@ -174,7 +179,7 @@ def _changes(facts: Facts) -> str:
     )
     return "".join(
         (
-            f'{heading}<p>{marks}<span class="vp-quiet">{more}</span></p>',
+            f'<p>{marks}<span class="vp-quiet">{more}</span></p>',
             f'<div class="vp-scroll"><table><thead>{head}</thead><tbody>',
             *map(_change, changes.paths),
             f'</tbody></table></div><p class="vp-quiet">{rest}</p>',

@@ -60,4 +60,26 @@ white-space:nowrap;border:1px solid currentColor;font-size:.9em}
 .volume-page .vp-note{border-left:3px solid var(--vp-line);padding:.1rem .75rem;margin:.6rem 0}
 .volume-page .vp-warning{border-left-color:var(--vp-red)}
 .volume-page ul{margin:.25rem 0;padding-left:1.2rem}
+.volume-page a{text-decoration:none}
+.volume-page a:hover{text-decoration:underline}
+.volume-page a code{color:inherit}
+.volume-page tbody tr:hover{background:var(--vp-soft)}
+.volume-page .vp-head{color:var(--vp-green)}
+.volume-page .vp-tag{color:var(--vp-orange)}
+.volume-page .vp-when{white-space:nowrap;padding-right:1rem}
+.volume-page .vp-told{width:100%;min-width:10rem;max-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.volume-page .vp-history td{height:36px;padding-top:0;padding-bottom:0;vertical-align:middle;border-bottom:0}
+.volume-page .vp-history .vp-mark,.volume-page .vp-volumes .vp-mark{margin-bottom:0;line-height:1.35;font-size:.82em}
+.volume-page .vp-history td+td{white-space:nowrap}
+.volume-page .vp-graph{display:block}
+.volume-page .vp-edge{fill:none;stroke:var(--vp-own);stroke-width:2}
+.volume-page .vp-fades{stroke-dasharray:2 3;opacity:.6}
+.volume-page .vp-knot{fill:var(--vp-own)}
+.volume-page .vp-lane0{--vp-own:var(--vp-blue)}
+.volume-page .vp-lane1{--vp-own:var(--vp-orange)}
+.volume-page .vp-lane2{--vp-own:var(--vp-green)}
+.volume-page .vp-lane3{--vp-own:var(--vp-red)}
+.volume-page .vp-crumbs{font-size:1rem;margin:.25rem 0 .5rem}
+.volume-page .vp-name{white-space:nowrap;padding-right:1.25rem}
+.volume-page .vp-volumes td{padding-top:.4rem;padding-bottom:.4rem}
 """

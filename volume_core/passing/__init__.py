@@ -10,7 +10,8 @@ Around the body of a task an adapter puts an Attempt: it is told what the body m
 be undone.
 
 What a task takes and returns is looked through by Taking (the parameters that its function annotates as volumes) and by
-`replaced` (values within values).
+`replaced` (values within values).  Whether a function has to do with volumes at all is asked of its annotations, before
+it runs, by `takes_volumes` and `returns_volumes`.
 
 Always true: handing over twice, at once or later, gives one version as long as nothing was written in between, and so
 does handing over a fork that nobody wrote to.
@@ -20,11 +21,22 @@ from __future__ import annotations
 
 from volume_core.errors import CorruptObjectError, NotFoundError
 from volume_core.facade.attempts import Attempt, Left
+from volume_core.facade.handles import mounting_on_demand
 from volume_core.passing.nesting import replaced
-from volume_core.passing.taking import Taking
+from volume_core.passing.taking import Taking, returns_volumes, takes_volumes
 from volume_core.volumes import ROVolume, RWVolume, Volume
 
-__all__ = ["Attempt", "Left", "Taking", "hand_over", "is_there", "replaced"]
+__all__ = [
+    "Attempt",
+    "Left",
+    "Taking",
+    "hand_over",
+    "is_there",
+    "mounting_on_demand",
+    "replaced",
+    "returns_volumes",
+    "takes_volumes",
+]
 
 
 def hand_over(volume: Volume, message: str = "") -> ROVolume:

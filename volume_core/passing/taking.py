@@ -45,7 +45,7 @@ class Taking:
         found = {}
         for name, parameter in self._signature.parameters.items():
             annotation = _annotation(self._function, name, parameter.annotation)
-            if _names_a_volume(annotation) and (adapter := _adapter(annotation)) is not None:
+            if names_a_volume(annotation) and (adapter := _adapter(annotation)) is not None:
                 found[name] = (parameter.kind, adapter)
         return found
 
@@ -138,6 +138,24 @@ def _annotation(function: Callable[..., Any], name: str, given: Any) -> Any:
         return None
 
 
+def takes_volumes(function: Callable[..., Any]) -> bool:
+    """Whether *function* has a parameter that is annotated as a volume, alone or within something."""
+    parameters = _signature_of(function).parameters.items()
+    return any(names_a_volume(_annotation(function, name, each.annotation)) for name, each in parameters)
+
+
+def returns_volumes(function: Callable[..., Any]) -> bool:
+    """Whether what *function* returns is annotated as a volume, alone or within something."""
+    return names_a_volume(_annotation(function, "return", _signature_of(function).return_annotation))
+
+
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # of some compiled functions nobody knows one
+        return inspect.Signature()
+
+
 class _Annotated:
     """Something with one annotation."""
 
@@ -145,13 +163,13 @@ class _Annotated:
         self.__annotations__ = {name: annotation}
 
 
-def _names_a_volume(annotation: Any) -> bool:
+def names_a_volume(annotation: Any) -> bool:
     """Whether *annotation* is one of the classes, or holds one: list[...], Optional[...], Annotated[...]."""
     if isinstance(annotation, type) and typing.get_origin(annotation) is None:
         return issubclass(annotation, Volume)
     if isinstance(annotation, typing.TypeAliasType if hasattr(typing, "TypeAliasType") else ()):
-        return _names_a_volume(annotation.__value__)
-    return any(_names_a_volume(each) for each in typing.get_args(annotation))
+        return names_a_volume(annotation.__value__)
+    return any(names_a_volume(each) for each in typing.get_args(annotation))
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:

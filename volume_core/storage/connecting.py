@@ -7,8 +7,8 @@
     endpoint    VOLUME_S3_ENDPOINT,                  STORAGE_EMULATOR_HOST     AZURE_STORAGE_ENDPOINT,
                 AWS_ENDPOINT_URL_S3,                                           AZURE_STORAGE_USE_EMULATOR
                 AWS_ENDPOINT_URL, the profile
-    region      AWS_REGION, AWS_DEFAULT_REGION, the  none                      none
-                profile
+    region      VOLUME_S3_REGION, AWS_REGION,        none                      none
+                AWS_DEFAULT_REGION, the profile
 
 An option goes before the environment.  An endpoint that begins with http:// is spoken to in the clear.
 

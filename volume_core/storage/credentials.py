@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 _GOOD_FOR = timedelta(minutes=5)
 DEFAULT_REGION = "us-east-1"
 OWN_ENDPOINT = "VOLUME_S3_ENDPOINT"
+OWN_REGION = "VOLUME_S3_REGION"
 OWN_KEYS = ("VOLUME_S3_ACCESS_KEY_ID", "VOLUME_S3_SECRET_ACCESS_KEY")
+_OWN_TOKEN = "VOLUME_S3_SESSION_TOKEN"
 _AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _HOW = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE to a profile that `aws sts get-caller-identity` "
@@ -60,8 +62,9 @@ class AwsCredentials:
         return found
 
     def region(self) -> str:
-        """The region of AWS_REGION, AWS_DEFAULT_REGION or the profile, else us-east-1."""
-        named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        """The region of VOLUME_S3_REGION, AWS_REGION, AWS_DEFAULT_REGION or the profile, else us-east-1."""
+        names = (OWN_REGION, "AWS_REGION", "AWS_DEFAULT_REGION")
+        named = next(filter(None, map(os.environ.get, names)), None)
         if named or self._named_keys():
             return named or DEFAULT_REGION
         return str(self._configured("region") or DEFAULT_REGION)
@@ -86,7 +89,7 @@ class AwsCredentials:
     def _keys(self) -> S3Credential:
         if names := self._named_keys():
             key, secret = names
-            token = os.environ.get("AWS_SESSION_TOKEN") if names == _AWS_KEYS else None
+            token = os.environ.get("AWS_SESSION_TOKEN" if names == _AWS_KEYS else _OWN_TOKEN)
             return _credential(os.environ[key], os.environ[secret], token or None)
         from botocore import exceptions
 

@@ -1,0 +1,1 @@
+"""Volumes as Airflow's assets."""

@@ -1,0 +1,131 @@
+"""A volume as an asset: one name and one URI, made by one rule, so that all who name a volume mean one asset.
+
+    uri    vol://s3+bucket/prefix/-/NAME     its `vol://` URL: the same in every process, whatever its default store
+    name   volume:NAME@s3://bucket/prefix
+
+Airflow knows an asset by its name and its URI together and lets neither be used twice, so two spellings of one volume
+would be two assets, of which one is never updated.
+
+Always true: an asset is a volume, never a version, which is in the events' `extra`; Airflow's normalization leaves its
+URI as it is, for a store's URL holds no "?" and no "#", and it does not end with a slash.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult
+
+from volume_core.errors import InvalidNameError
+
+if TYPE_CHECKING:
+    from volume_airflow.compat import Asset
+    from volume_core.facade.addresses import Address
+
+PROTOCOL = "vol"
+
+
+def volume_asset(name: str, store: str | None = None, **options: Any) -> Asset:
+    """Return the asset that is the volume *name* in the store with that URL or directory, by default the default store.
+
+    For `outlets=[...]`, `inlets=[...]` and `schedule=[...]`.  *options* are those of Airflow's Asset (`extra`, `group`,
+    `watchers`).  Reads nothing of the volume, which need not exist.  Raises InvalidNameError if *name* cannot name one.
+    """
+    from volume_core.facade.naming import place_of
+    from volume_core.format.names import validate_name
+
+    return _asset(place_of(store).url, validate_name(name), options)
+
+
+def asset_of(store: str, name: str, extra: dict[str, Any] | None = None) -> Asset:
+    """Return the asset that is the volume *name* in the store with that URL."""
+    return _asset(store, name, {"extra": extra} if extra else {})
+
+
+def _asset(store: str, name: str, options: dict[str, Any]) -> Asset:
+    from volume_airflow import compat
+
+    uri = uri_of(store, name)
+    # Before Airflow 3 they are Datasets, and have no names.
+    return compat.Asset(name=name_of(store, name), uri=uri, **options) if compat.IS_3 else compat.Asset(uri, **options)
+
+
+def uri_of(store: str, name: str) -> str:
+    """Return the URI of the volume *name* in the store with that URL, as Airflow has it."""
+    return f"{_namespace(store)}/{name}"
+
+
+def _namespace(store: str) -> str:
+    from volume_core.facade.addresses import store_root
+
+    return f"{PROTOCOL}://{store_root(store)}"
+
+
+def _address(uri: str) -> Address:
+    """Return where *uri* leads; InvalidNameError if nowhere."""
+    from volume_core.facade.addresses import parse, strip
+
+    return parse(strip(uri))
+
+
+def name_of(store: str, name: str) -> str:
+    """Return the name of that asset.
+
+    It says the store: Airflow lets each name stand for one URI, and volumes of two stores may have one name.
+    """
+    return f"volume:{name}@{store}"
+
+
+def is_volume(uri: str, store: str, name: str) -> bool:
+    """Whether the asset with that *uri* is the volume *name* in the store with that URL.
+
+    `vol://NAME` is the volume of the default store of whoever runs the task.
+    """
+    from volume_core.facade.naming import place_of
+
+    if not uri.startswith(f"{PROTOCOL}://"):
+        return False
+    try:
+        address = _address(uri)
+    except InvalidNameError:
+        return False
+    if address.volume != name or address.ref or address.path:
+        return False
+    return bool((address.store or place_of(None).url) == store)
+
+
+# -- what the provider info names
+
+
+def sanitize_uri(uri: SplitResult) -> SplitResult:
+    """Check an asset's URI: it names a volume, not a path in one, and no version of one.  Raises ValueError."""
+    text = f"{PROTOCOL}://{uri.netloc}{uri.path}"
+    try:
+        address = _address(text)
+    except InvalidNameError:
+        address = None
+    if address is None or uri.query or not address.volume or address.path or address.ref:
+        raise ValueError(
+            f"{uri.geturl()}: an asset is a volume: vol://NAME, or vol://s3+bucket/prefix/-/NAME (volume_asset(name, "
+            "store) makes it); versions are in the `extra` of its events"
+        )
+    return uri
+
+
+def create_asset(*, name: str, store: str | None = None, extra: dict[str, Any] | None = None) -> Asset:
+    """Return volume_asset(name, store): what hooks that report lineage by `scheme="vol"` call."""
+    return volume_asset(name, store, **({"extra": extra} if extra else {}))
+
+
+def to_openlineage(asset: Asset, lineage_context: Any) -> Any:
+    """Return OpenLineage's dataset for *asset*: of its store's namespace, with the standard facet of its version."""
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+    from openlineage.client.facet_v2 import dataset_version_dataset, datasource_dataset
+
+    from volume_core.facade.naming import place_of
+
+    address = _address(asset.uri)
+    store = address.store or place_of(None).url
+    facets: dict[str, Any] = {"dataSource": datasource_dataset.DatasourceDatasetFacet(name=store, uri=store)}
+    if version := (asset.extra or {}).get("version"):
+        facets["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(version))
+    return Dataset(namespace=_namespace(store), name=address.volume, facets=facets)

@@ -1,0 +1,164 @@
+"""The trigger: an event for each new version that the head of a volume names.
+
+    Asset(uri="vol://...", watchers=[AssetWatcher(name="commits", trigger=VolumeCommitTrigger("my-dataset"))])
+    VolumeSensor(..., deferrable=True)         waits by the first event
+
+Always true: between two looks at the head it sleeps, and no look holds up the event loop; a store that fails for a while
+is waited for, one that says that it will not do is an error at once; what crosses to the triggerer is text and numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from volume_airflow import stores
+from volume_airflow.compat import BaseEventTrigger, TriggerEvent
+from volume_core import NotFoundError, RWVolume, StorageError, Volume
+from volume_core.facade.addresses import url_of
+from volume_core.facade.twins import in_thread
+from volume_core.format.names import Locator, validate_name
+
+log = logging.getLogger(__name__)
+
+_LONGEST_WAIT_S = 600.0
+
+
+class VolumeCommitTrigger(BaseEventTrigger):
+    """
+    An event for each version that a volume's head comes to name.
+
+    The payload of an event is a mapping of text: `volume`, `version` (the id), `locator`, and `url`, the `vol://` URL of
+    that very version.
+
+    :param name: the volume
+    :param newer_than: the id or locator of the version that is known already. Without one the first event is of the
+        version that the head names, if there is one (`first=True`), or of the next one
+    :param first: see `newer_than`
+    :param volume_conn_id: the connection of type `volume` that says where it lies; without one where volumes lie by
+        default
+    :param bucket: the store's URL; goes before that of the connection
+    :param poll_interval_s: seconds between two looks at the head
+    :param patience: so many looks in a row may fail by errors that may pass, each after a longer wait
+    """
+
+    def __init__(
+        self,
+        name: str,
+        newer_than: str | None = None,
+        first: bool = False,
+        volume_conn_id: str | None = None,
+        bucket: str | None = None,
+        poll_interval_s: float = 60.0,
+        patience: int = 10,
+    ) -> None:
+        super().__init__()
+        if not poll_interval_s > 0:
+            raise ValueError(f"poll_interval_s is {poll_interval_s!r}: give a number of seconds above 0")
+        self.name = validate_name(name)
+        self.newer_than = id_of(newer_than) if newer_than else None
+        self.first = first
+        self.volume_conn_id = volume_conn_id
+        self.bucket = bucket
+        self.poll_interval_s = poll_interval_s
+        self.patience = patience
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class's name, and its arguments."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "name": self.name,
+            "newer_than": self.newer_than,
+            "first": self.first,
+            "volume_conn_id": self.volume_conn_id,
+            "bucket": self.bucket,
+            "poll_interval_s": self.poll_interval_s,
+            "patience": self.patience,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield an event for each new version.  Raises VolumeError where looking can be of no use."""
+        known, is_known = self.newer_than, self.newer_than is not None or self.first
+        failures = 0
+        while True:
+            try:
+                locator = await in_thread(self._head)
+            except StorageError as error:
+                failures += 1
+                if not error.transient or failures > self.patience:
+                    raise
+                wait_s = min(self.poll_interval_s * 2 ** (failures - 1), _LONGEST_WAIT_S)
+                log.warning("the head of %s could not be read, trying again in %.0f s: %s", self.name, wait_s, error)
+                await asyncio.sleep(wait_s)
+                continue
+            failures = 0
+            version = id_of(locator) if locator is not None else None
+            if locator is not None and version != known and is_known:
+                yield TriggerEvent(payload(locator))
+            known, is_known = version, True
+            # Many triggers that were made at once do not look at once for ever.
+            await asyncio.sleep(self.poll_interval_s * random.uniform(0.9, 1.1))
+
+    def _head(self) -> str | None:
+        """Return the locator of the version that the head names; None where there is no volume of the name."""
+        return head_of(self.name, self.volume_conn_id, self.bucket)
+
+
+def payload(locator: str) -> dict[str, str]:
+    """Return what an event says of the version at *locator*."""
+    parsed = Locator.parse(locator)
+    return {"volume": parsed.volume, "version": parsed.version, "locator": locator, "url": url_of(locator)}
+
+
+def id_of(version: str) -> str:
+    """Return the id of *version*, which is one or a locator.  Raises InvalidNameError if it cannot be either."""
+    return Locator.parse(version).version if "://" in version else validate_name(version, "version")
+
+
+def head_of(name: str, conn_id: str | None, bucket: str | None) -> str | None:
+    """Return the locator of the version that the head of *name* names, None where there is none."""
+    store = stores.located(conn_id) if conn_id is not None or bucket is None else None
+    with _turns.taken_by(store):
+        try:
+            url, region = bucket or (store.url if store else None), store.region if store else None
+            found = Volume.from_name_sync(name, url, region=region)
+        except NotFoundError:
+            return None
+    assert isinstance(found, RWVolume)
+    return found.index
+
+
+class _Turns:
+    """Whose credentials this process has: one store's at a time, for as many looks at once as there are.
+
+    Triggers of all DAGs are one process, and its environment is one.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._whose: object = None
+        self._many = 0
+
+    @contextlib.contextmanager
+    def taken_by(self, store: stores.VolumeStore | None) -> Iterator[None]:
+        """For the length of a `with` statement the process has the credentials of *store*."""
+        whose = tuple(sorted((key, value or "") for key, value in store.variables.items())) if store else ()
+        with self._changed:
+            while self._many and self._whose != whose:
+                self._changed.wait()
+            self._whose = whose
+            self._many += 1
+        try:
+            with store.use() if store is not None else contextlib.nullcontext():
+                yield
+        finally:
+            with self._changed:
+                self._many -= 1
+                self._changed.notify_all()
+
+
+_turns = _Turns()
