@@ -26,7 +26,7 @@ def fetched(region: str, day: str) -> list[tuple[str, int]]:
 
 # One run at a time: a merge moves the head only from where its partitions began.
 @dag(schedule="@daily", start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), catchup=False, max_active_runs=1)
-def daily_ingest():
+def daily_ingest() -> None:
     """Fetch a day."""
 
     @task
