@@ -27,10 +27,20 @@ EXAMPLES = ROOT / "examples"
 ENGINES = {"prefect": ("prefect", ["prefect>=3.7,<3.9", "fastapi<0.151"]), "flyte": ("flytekit", [])}
 
 
-def environment() -> dict[str, str]:
+# Of a server of its own for the length of the flow, on a machine with other work.
+PREFECT = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    "DO_NOT_TRACK": "1",
+}
+
+
+def environment(**more: str) -> dict[str, str]:
     """What the three share: the store, and nothing of Airflow."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "PREFECT_", "FLYTE_"))}
-    return own | {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    return own | PREFECT | more
 
 
 def has(interpreter: str, package: str) -> bool:
@@ -62,10 +72,10 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory):
     return found
 
 
-def last_line(python: str, program: Path, *arguments: str) -> str:
+def last_line(python: str, program: Path, *arguments: str, home: Path) -> str:
     """What *program* says last, run by *python*."""
-    command = [python, str(program), *arguments]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    command, env = [python, str(program), *arguments], environment(PREFECT_HOME=str(home), HOME=str(home))
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()[-1]
 
@@ -82,13 +92,13 @@ def dag():
 def test_a_volume_goes_through_three_engines_and_its_log_names_all_of_them(run_dag, interpreter, tmp_path, monkeypatch):
     monkeypatch.setenv("VOLUME_BUCKET", f"file://{tmp_path}/store")
     monkeypatch.setenv("VOLUME_DRIVER", "copy")
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    programs = EXAMPLES / "handover"
 
-    scraped = last_line(interpreter("prefect"), EXAMPLES / "handover" / "scrape_with_prefect.py")
+    scraped = last_line(interpreter("prefect"), programs / "scrape_with_prefect.py", home=tmp_path)
     run, xcoms = run_dag(dag(), run_conf={"pages": scraped})
     assert run.state == "success"
     counted = xcoms["locator", -1, "return_value"]
-    reported = last_line(interpreter("flyte"), EXAMPLES / "handover" / "report_with_flyte.py", counted)
+    reported = last_line(interpreter("flyte"), programs / "report_with_flyte.py", counted, home=tmp_path)
 
     report = ROVolume.from_locator_sync(reported)
     assert texts(report) == {
