@@ -11,6 +11,7 @@ Nothing of Airflow is imported before it is used: conftest.py, which imports thi
 from __future__ import annotations
 
 import datetime
+import json
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +36,8 @@ class Supervisor:
 
     def __init__(self, connections: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.xcoms: dict[tuple[str, int, str], Any] = {}
-        self.states: dict[str, Any] = {}
+        self.instances: dict[Any, tuple[str, str, int]] = {}  # the run, task and index of each id
+        self.states: dict[tuple[str, str, int, str], Any] = {}  # with the key; of all tries of a task instance
         self.connections = dict(connections or {})
         self.sent: list[Any] = []
 
@@ -61,15 +63,21 @@ class Supervisor:
                 found = [1 for task, _, key in self.xcoms if (task, key) == (msg.task_id, msg.key)]
                 return comms.XComCountResponse(len=len(found))
             case comms.GetTaskStateStore():
-                if msg.key in self.states:
-                    return comms.TaskStateStoreResult(value=self.states[msg.key])
+                if (key := (*self.instances[msg.ti_id], msg.key)) in self.states:
+                    return comms.TaskStateStoreResult(value=self.states[key])
                 return comms.ErrorResponse(error=comms.ErrorType.TASK_STORE_NOT_FOUND)
             case comms.SetTaskStateStore():
-                self.states[msg.key] = msg.value
+                self.states[*self.instances[msg.ti_id], msg.key] = json.loads(json.dumps(msg.value))
+            case comms.DeleteTaskStateStore():
+                self.states.pop((*self.instances[msg.ti_id], msg.key), None)
             case comms.GetConnection():
                 if msg.conn_id in self.connections:
                     return comms.ConnectionResult(conn_id=msg.conn_id, **self.connections[msg.conn_id])
                 return comms.ErrorResponse(error=comms.ErrorType.CONNECTION_NOT_FOUND)
+            case comms.ValidateInletsAndOutlets():
+                return comms.InactiveAssetsResult(inactive_assets=[])
+            case comms.GetAssetByUri():
+                return comms.ErrorResponse(error=comms.ErrorType.ASSET_NOT_FOUND)
             case comms.GetVariable():
                 return comms.ErrorResponse(error=comms.ErrorType.VARIABLE_NOT_FOUND)
         return None
@@ -120,6 +128,7 @@ def run_task(
         map_index=map_index, dag_version_id=uuid.uuid4(), task=task, start_date=now, state="running",
         max_tries=max_tries, _ti_context_from_server=told,
     )  # fmt: skip
+    supervisor.instances[instance.id] = (run_id, task.task_id, map_index)
     with set_supervisor_comms(supervisor):
         context = instance.get_template_context()
         log = structlog.get_logger("task")

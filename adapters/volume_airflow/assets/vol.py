@@ -6,8 +6,8 @@
 Airflow knows an asset by its name and its URI together and lets neither be used twice, so two spellings of one volume
 would be two assets, of which one is never updated.
 
-Always true: an asset is a volume, never a version, which is in the events' `extra`; a URI holds no mark that Airflow's
-normalization takes away ("#", "?", a slash at the end).
+Always true: an asset is a volume, never a version, which is in the events' `extra`; Airflow's normalization leaves its
+URI as it is, for a store's URL holds no "?" and no "#", and it does not end with a slash.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from volume_core.facade.addresses import Address
 
 PROTOCOL = "vol"
-_TAKEN_AWAY = (("%", "%25"), ("#", "%23"), ("?", "%3F"))  # by Airflow, from URIs; the first one keeps them apart
 
 
 def volume_asset(name: str, store: str | None = None, **options: Any) -> Asset:
@@ -58,18 +57,13 @@ def uri_of(store: str, name: str) -> str:
 def _namespace(store: str) -> str:
     from volume_core.facade.addresses import store_root
 
-    root = store_root(store)
-    for mark, code in _TAKEN_AWAY:
-        root = root.replace(mark, code)
-    return f"{PROTOCOL}://{root}"
+    return f"{PROTOCOL}://{store_root(store)}"
 
 
 def _address(uri: str) -> Address:
     """Return where *uri* leads; InvalidNameError if nowhere."""
     from volume_core.facade.addresses import parse, strip
 
-    for mark, code in reversed(_TAKEN_AWAY):
-        uri = uri.replace(code, mark)
     return parse(strip(uri))
 
 
@@ -104,12 +98,15 @@ def is_volume(uri: str, store: str, name: str) -> bool:
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
     """Check an asset's URI: it names a volume, not a path in one, and no version of one.  Raises ValueError."""
-    text = uri.geturl()
-    address = _address(text)
-    if uri.query or not address.volume or address.path or address.ref:
+    text = f"{PROTOCOL}://{uri.netloc}{uri.path}"
+    try:
+        address = _address(text)
+    except InvalidNameError:
+        address = None
+    if address is None or uri.query or not address.volume or address.path or address.ref:
         raise ValueError(
-            f"{text}: an asset is a volume: vol://NAME, or vol://s3+bucket/prefix/-/NAME (volume_asset(name, store) "
-            "makes it); versions are in the `extra` of its events"
+            f"{uri.geturl()}: an asset is a volume: vol://NAME, or vol://s3+bucket/prefix/-/NAME (volume_asset(name, "
+            "store) makes it); versions are in the `extra` of its events"
         )
     return uri
 
