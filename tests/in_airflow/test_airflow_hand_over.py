@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from airflow_kit import texts
 from volume_core import ROVolume
 
 pytest.importorskip("airflow.sdk", reason="the example is for Airflow 3")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("other_engines")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("other_engines")]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -40,7 +41,8 @@ PREFECT = {
 def environment(**more: str) -> dict[str, str]:
     """What the three share: the store, and nothing of Airflow."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "PREFECT_", "FLYTE_"))}
-    return own | PREFECT | more
+    # Whatever they have installed, they run what is here.
+    return own | PREFECT | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'adapters'}"} | more
 
 
 def has(interpreter: str, package: str) -> bool:
@@ -48,7 +50,9 @@ def has(interpreter: str, package: str) -> bool:
     if not Path(interpreter).is_file():
         return False
     asked = f"import {package}, volume_core"
-    return subprocess.run([interpreter, "-c", asked], env=environment(), capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run([interpreter, "-c", asked], env=environment(), capture_output=True, check=False).returncode == 0
+    )
 
 
 @pytest.fixture(scope="session")
@@ -64,12 +68,23 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory):
         python = str(place / "bin" / "python")
         if not Path(python).exists():
             subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-            install = [python, "-m", "pip", "install", "--quiet", f"{ROOT}[{engine}]", *more]
+            source = _copied_source(tmp_path_factory.getbasetemp() / "checkout")
+            install = [python, "-m", "pip", "install", "--quiet", f"{source}[{engine}]", *more]
             done = subprocess.run(install, env=environment(), capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
         return python
 
     return found
+
+
+def _copied_source(to: Path) -> Path:
+    """A copy of what the package is built from: what a build leaves beside it is not left in the checkout."""
+    if not to.exists():
+        for name in ("volume_core", "adapters"):
+            shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, to)
+    return to
 
 
 def last_line(python: str, program: Path, *arguments: str, home: Path) -> str:
