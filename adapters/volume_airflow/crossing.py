@@ -83,6 +83,7 @@ def _writer(carried: dict[str, Any], call: Call) -> RWVolume:
 
     volume = RWVolume.model_validate(carried["record"])
     volume._handle.policy = carried["on_conflict"]
+    call.attend()
     if carried["is_checkpoint"]:
         assert call.attempt is not None
         call.attempt.go_on_from(volume._existing())

@@ -101,9 +101,7 @@ class VolumeHook(BaseHook):
         assert isinstance(found, RWVolume)
         return found.committed
 
-    def commit(
-        self, volume: RWVolume, message: str = "", *, labels: Mapping[str, str] | None = None
-    ) -> ROVolume:
+    def commit(self, volume: RWVolume, message: str = "", *, labels: Mapping[str, str] | None = None) -> ROVolume:
         """Commit *volume*, which is of this store, and return the version; its mount stays."""
         self.use()
         return volume.commit_sync(message, labels=labels)

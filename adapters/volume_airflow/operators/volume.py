@@ -145,7 +145,9 @@ class VolumeMergeOperator(BaseOperator):
         """Merge, and return the version."""
         given = [taskvolumes.versioned(each, self.volume_conn_id) for each in _flat(self.versions)]
         if not given:
-            raise VolumeError(f"{self.task_id} was given no version to merge: all tasks before it have returned nothing")
+            raise VolumeError(
+                f"{self.task_id} was given no version to merge: all tasks before it have returned nothing"
+            )
         message = self.message or described(context)
         for _ in range(_TRIES):
             merged = self._merged(given, message)
@@ -164,9 +166,7 @@ class VolumeMergeOperator(BaseOperator):
         if len(set(all_)) == 1:
             made = all_[0] if all_[0].name == name else all_[0].promote_sync(name)
         else:
-            made = Volume.merge_sync(
-                all_, name, on_conflict=self.on_conflict, message=message, labels=self.labels
-            )
+            made = Volume.merge_sync(all_, name, on_conflict=self.on_conflict, message=message, labels=self.labels)
         now = read_head(place.store(), name)
         if now is not None and _came_from(place.store(), made.locator, now.version):
             return made
