@@ -64,7 +64,8 @@ class Supervisor:
                 self.states[msg.key] = msg.value
             case comms.GetConnection():
                 if msg.conn_id in self.connections:
-                    return comms.ConnectionResult(conn_id=msg.conn_id, **self.connections[msg.conn_id])
+                    fields = dict.fromkeys(("conn_type", "host", "schema", "login", "password", "port", "extra"))
+                    return comms.ConnectionResult(conn_id=msg.conn_id, **fields | self.connections[msg.conn_id])
                 return comms.ErrorResponse(error=comms.ErrorType.CONNECTION_NOT_FOUND)
             case comms.GetVariable():
                 return comms.ErrorResponse(error=comms.ErrorType.VARIABLE_NOT_FOUND)
