@@ -422,8 +422,8 @@ class RWVolume(Reloading, WritesFiles, WritesInBlocks, Volume):
         return self.mount_sync()
 
     def _new_writer(self) -> Writer:
-        policy = self._handle.policy
-        return Writer.begin(Line(self.name, self._place(), self._version(), self.metadata_store_type, policy))
+        kind, handle = self.metadata_store_type, self._handle
+        return Writer.begin(Line(self.name, self._place(), self._version(), kind, handle.policy, handle.purpose))
 
     def _commit(self, writer: Writer, terms: Terms, even_if_unchanged: bool) -> ROVolume:
         outcome = writer.commit(terms, even_if_unchanged=even_if_unchanged)

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from volume_airflow.options import volumes
+    from volume_airflow.resuming import resume
 
-_WHERE = {"volumes": "options"}
+_WHERE = {"resume": "resuming", "volumes": "options"}
 
-__all__ = ["volumes"]
+__all__ = ["resume", "volumes"]
 
 
 def __getattr__(name: str) -> Any:

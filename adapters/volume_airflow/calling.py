@@ -31,6 +31,7 @@ from volume_airflow import running
 from volume_core.plugins.waiting import when_volumes_load
 
 if TYPE_CHECKING:
+    from volume_airflow.resuming import Tries
     from volume_core import ROVolume, RWVolume
     from volume_core.facade.attempts import Attempt
     from volume_core.facade.terminating import Hearing
@@ -51,6 +52,17 @@ class Slot(NamedTuple):
 
 
 _call: Call | None = None  # that which this process executes
+
+
+def current_call() -> Call | None:
+    """Return the try that this process executes; None where it executes none."""
+    return _call
+
+
+def committed(version: ROVolume) -> None:
+    """*version* was committed in this process."""
+    if _call is not None and _call._may_be_resumed:
+        _call.tries.committed(version)
 
 
 def _volumes_are_loaded() -> bool:
@@ -78,6 +90,7 @@ class Call:
         self._everywhere: Any = None
         self._outer: Call | None = None
         self._is_to_end = False
+        self._goes_on = False  # after a deferral: an earlier process may have noted what it began with
 
     @functools.cached_property
     def options(self) -> Options:
@@ -85,6 +98,17 @@ class Call:
         from volume_airflow.options import options_of
 
         return options_of(self.task)
+
+    @functools.cached_property
+    def tries(self) -> Tries:
+        """The tries of this task instance; they are asked about when there is something to go on from."""
+        from volume_airflow.resuming import Tries
+
+        return Tries(self)
+
+    @property
+    def _may_be_resumed(self) -> bool:
+        return "tries" in vars(self)
 
     @functools.cached_property
     def message(self) -> str:
@@ -106,7 +130,9 @@ class Call:
                 if takes:
                     self._take()
                 else:
+                    self._goes_on = True
                     kwargs = self._woken(kwargs)
+                self._tell_given()
                 result = inner(*args, **kwargs)
                 handed = self.handed_over(result)
                 self._finish()
@@ -174,16 +200,18 @@ class Call:
 
         taken(self, function)
 
+    def _tell_given(self) -> None:
+        if self.attempt is not None:
+            from volume_airflow import lineage
+
+            lineage.given(self.ti)
+
     def begun(self, parameter: str, given: RWVolume) -> RWVolume:
         """Return the fork that this try begins with; *given* is one of what the task was given."""
         slot = Slot(parameter, len(self.forks))
-        volume = None
+        volume = given.fork_sync(given.name) if given.index is not None else given
         if self.options.retry == "resume":
-            from volume_airflow import resuming
-
-            volume = resuming.begun(self, slot, given)
-        if volume is None:
-            volume = given.fork_sync(given.name) if given.index is not None else given
+            volume = self.tries.begun(slot, volume)
         self.forks[slot] = (volume, volume.index)
         return volume
 
@@ -231,6 +259,11 @@ class Call:
         self.attempt.finish()
         for kept in self.attempt.leave():
             log.warning("written to and not returned, so not committed: %s", kept)
+        self._ended_well()
+
+    def _ended_well(self) -> None:
+        if self._may_be_resumed or self._goes_on:
+            self.tries.ended_well()
         self.forks.clear()
 
     def _ended_by(self, error: BaseException) -> None:
@@ -242,6 +275,7 @@ class Call:
             self._go_on_later(error)
         elif names & _HAS_NO_RESULT:
             self._leave()
+            self._ended_well()
         else:
             self._fail(error)
 
@@ -269,10 +303,8 @@ class Call:
         for note in self.attempt.fail(error, drop=drop):
             error.add_note(note)
             log.warning("%s", note)
-        if self.forks and self.options.retry == "resume":
-            from volume_airflow import resuming
-
-            resuming.failed(self, error)
+        if self._may_be_resumed:
+            self.tries.failed()
         self.forks.clear()
         if isinstance(error, StorageError) and not error.transient:
             raise _never_again(error) from error

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseEventTrigger as BaseEventTrigger
     from airflow.triggers.base import TriggerEvent as TriggerEvent
 
-IS_3 = importlib.util.find_spec("airflow") is not None and importlib.util.find_spec("airflow.sdk") is not None
+    IS_3: bool  # whether this is Airflow 3
+
+log = logging.getLogger(__name__)
 
 _SDK = "airflow.sdk"
 _STANDARD = "airflow.providers.standard.operators"
@@ -102,6 +105,9 @@ _PLACES: dict[str, tuple[str, str]] = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "IS_3":
+        found = globals()["IS_3"] = importlib.util.find_spec("airflow.sdk") is not None
+        return found
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     for place in _PLACES[name]:
@@ -113,3 +119,27 @@ def __getattr__(name: str) -> Any:
         globals()[name] = found
         return found
     raise ImportError(f"no {name} in this Airflow: looked in {' and '.join(_PLACES[name])}")
+
+
+def first_try_of_these(ti: Any) -> int | None:
+    """Return the first try of *ti* after which none has ended well, from 1 on; None where that cannot be found out.
+
+    For 2.11, in which a task's process has the database.
+    """
+    try:
+        from airflow import settings
+        from airflow.models.taskinstancehistory import TaskInstanceHistory as History
+        from sqlalchemy import func, select
+        from sqlalchemy.orm import Session
+
+        with Session(settings.engine) as session:  # of its own: that of the task is not committed for this
+            last = session.scalar(
+                select(func.max(History.try_number)).where(
+                    History.dag_id == ti.dag_id, History.run_id == ti.run_id, History.task_id == ti.task_id,
+                    History.map_index == ti.map_index, History.state.in_(("success", "skipped")),
+                )
+            )  # fmt: skip
+    except Exception as error:  # whatever a database raises
+        log.warning("how the tries before have ended is not known: %s: %s", type(error).__name__, error)
+        return None
+    return 1 if last is None else int(last) + 1

@@ -65,10 +65,11 @@ def volume_reference(url: str) -> Any:
 
 @hookimpl
 def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
-    """A version of a task: it is an event of its asset, and lineage."""
+    """A version of a task: a retry may go on from it; it is an event of its asset, and lineage."""
     if _is_loaded() and action is not None:
-        from volume_airflow import lineage
+        from volume_airflow import calling, lineage
 
+        calling.committed(version)
         lineage.committed(version, action)
 
 

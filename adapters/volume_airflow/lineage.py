@@ -17,14 +17,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
-from volume_airflow import running
-from volume_airflow.assets.vol import alias_class, asset_class, asset_of, is_volume, uri_of
+from volume_airflow import compat, running
+from volume_airflow.assets.vol import asset_of, is_volume, uri_of
 from volume_core import ActionRef, HistoryEntry, ROVolume
 from volume_core.facade.addresses import url_of
+from volume_core.facade.records import Record
 from volume_core.format.names import Locator
+from volume_core.passing import replaced
 
 log = logging.getLogger(__name__)
 
@@ -55,19 +57,30 @@ def committed(version: ROVolume, action: ActionRef | None) -> None:
             if _wanted(ti.task):
                 _tell(ti, version, extra)
         with _sparing("lineage"):
-            _collect_output(version, extra)
             for parent in entry.parents[:_PARENTS_MAX]:
-                _collect_input(parent)
+                _collect_input(ti, parent)
+            _collect_output(ti, version, extra)
 
 
 def mounted(locator: str | None, action: ActionRef | None) -> None:
     """The task that *action* names reads the version at *locator*."""
-    if locator is not None and _instance(action) is not None:
+    ti = _instance(action)
+    if locator is not None and ti is not None:
         with _sparing("lineage"):
-            _collect_input(locator)
+            _collect_input(ti, locator)
 
 
-given = mounted  # a version that a task has as an argument is read, as far as anybody can know
+def given(ti: Any) -> None:
+    """The task *ti* begins: the versions that are its arguments are read by it, as far as anybody can know."""
+    with _sparing("lineage"):
+        for name in ("op_args", "op_kwargs"):
+            replaced(getattr(ti.task, name, None), lambda each: _is_given(ti, each))
+
+
+def _is_given(ti: Any, value: Any) -> Any:
+    if isinstance(value, Record) and value.index is not None:
+        _collect_input(ti, value.index)
+    return value
 
 
 @contextlib.contextmanager
@@ -81,22 +94,17 @@ def _sparing(what: str) -> Iterator[None]:
 
 def _instance(action: ActionRef | None) -> Any:
     """The running task, if it is the one that *action* names."""
-    if action is None or action.engine != "airflow":
+    here = running.current()
+    if here is None or action is None or action.engine != "airflow":
         return None
-    ti = running.instance.get()
-    if ti is None:  # a thread of ours, as that of checkpoints
-        with contextlib.suppress(Exception):
-            ti = _current_context()["ti"]
-    return ti if ti is not None and (ti.dag_id, ti.run_id) == (action.project, action.run) else None
+    return here.ti if (here.ti.dag_id, here.ti.run_id) == (action.project, action.run) else None
 
 
-def _current_context() -> MutableMapping[str, Any]:
-    try:
-        from airflow.sdk import get_current_context
-    except ImportError:
-        from airflow.operators.python import get_current_context
-    found: MutableMapping[str, Any] = get_current_context()  # type: ignore[assignment]  # a TypedDict, or a Mapping
-    return found
+def _context_of_task() -> Mapping[str, Any]:
+    here = running.current()
+    if here is not None and here.context:
+        return here.context
+    return cast("Mapping[str, Any]", compat.get_current_context())
 
 
 # -- asset events
@@ -104,12 +112,8 @@ def _current_context() -> MutableMapping[str, Any]:
 
 def _wanted(task: Any) -> bool:
     """Whether the configuration and the task want events."""
-    try:
-        from airflow.sdk.configuration import conf
-    except ImportError:
-        from airflow.configuration import conf
-    each = (task, getattr(task, "python_callable", None))
-    return all(getattr(one, OPT_OUT, True) for one in each) and conf.getboolean("volume", "assets", fallback=True)
+    marked = all(getattr(each, OPT_OUT, True) for each in (task, getattr(task, "python_callable", None)))
+    return marked and compat.conf.getboolean("volume", "assets", fallback=True)
 
 
 def _extra(entry: HistoryEntry) -> dict[str, Any]:
@@ -127,10 +131,7 @@ def _extra(entry: HistoryEntry) -> dict[str, Any]:
 
 
 def _tell(ti: Any, version: ROVolume, extra: dict[str, Any]) -> None:
-    context = _current_context()
-    if context["ti"] is not ti:  # a task within a task, as dag.test() in one
-        context = ti.get_template_context()
-    events = context["outlet_events"]
+    events = _context_of_task()["outlet_events"]
     declared = [each for each in ti.task.outlets if _is(each, version)]
     for outlet in declared:
         accessor = events[outlet]
@@ -151,7 +152,7 @@ def _together(before: Mapping[str, Any], extra: dict[str, Any]) -> dict[str, Any
 
 
 def _tell_by_alias(task: Any, events: Any, version: ROVolume, extra: dict[str, Any]) -> None:
-    alias = alias_class()(ALIAS)
+    alias = compat.AssetAlias(ALIAS)
     if all(getattr(each, "name", None) != ALIAS or not isinstance(each, type(alias)) for each in task.outlets):
         task.outlets = [*task.outlets, alias]  # of this run's copy of the operator
     accessor = events[alias]
@@ -171,7 +172,7 @@ def _uri_of_event(event: Any) -> str:
 
 def _add(accessor: Any, version: ROVolume, uri: str, extra: dict[str, Any]) -> None:
     """Tell of *version*, as the asset that has this URI already, whatever its author has named it; else as ours."""
-    reference = getattr(asset_class(), "ref", None)
+    reference = getattr(compat.Asset, "ref", None)
     if reference is not None:
         try:
             accessor.add(reference(uri=uri), extra=extra)
@@ -186,35 +187,40 @@ def _add(accessor: Any, version: ROVolume, uri: str, extra: dict[str, Any]) -> N
 
 
 class _Context:
-    """What is told in one process belongs together: the collector tells contexts apart by their identity."""
+    """Who has told something: the collector tells contexts apart by their identity.  One is of one try of a task."""
+
+    def __init__(self, task: str) -> None:
+        self.task = task
 
 
-_context = _Context()
+_context = _Context("")
 
 
-def _collector() -> Any:
-    try:
-        from airflow.sdk.lineage import get_hook_lineage_collector
-    except ImportError:
-        from airflow.lineage.hook import get_hook_lineage_collector
-    return get_hook_lineage_collector()
+def _context_of(ti: Any) -> _Context:
+    global _context
+    task = f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index} {ti.try_number}"
+    if _context.task != task:
+        _context = _Context(task)
+    return _context
 
 
-def _collect_output(version: ROVolume, extra: dict[str, Any]) -> None:
+def _collect_output(ti: Any, version: ROVolume, extra: dict[str, Any]) -> None:
     """The collector keeps one asset of each URI and extra; a volume that is committed again is one output still."""
-    collector, asset = _collector(), asset_of(version.store_url, version.name)
+    collector, context = compat.get_hook_lineage_collector(), _context_of(ti)
+    uri = asset_of(version.store_url, version.name).uri
     told = {"version": extra["version"], "locator": extra["locator"]}
     for each in collector.collected_assets.outputs:
-        if each.context is _context and each.asset.uri == asset.uri:
+        if each.context is context and each.asset.uri == uri:
             each.asset.extra.update(told)
             return
-    collector.add_output_asset(context=_context, uri=asset.uri, asset_extra=told)
+    collector.add_output_asset(context=context, uri=uri, asset_extra=told)
 
 
-def _collect_input(locator: str) -> None:
-    collector, parsed = _collector(), Locator.parse(locator)
+def _collect_input(ti: Any, locator: str) -> None:
+    collector, context, parsed = compat.get_hook_lineage_collector(), _context_of(ti), Locator.parse(locator)
     uri = asset_of(parsed.store, parsed.volume).uri
-    told = {"version": parsed.version, "locator": locator}
-    # What this task has committed itself is no input of it.
-    if not any(each.asset.extra.get("version") == parsed.version for each in collector.collected_assets.outputs):
-        collector.add_input_asset(context=_context, uri=uri, asset_extra=told)
+    lineage = collector.collected_assets
+    made = [each.asset.extra.get("version") for each in lineage.outputs if each.context is context]
+    if parsed.version not in made:  # what this task has committed itself is no input of it
+        told = {"version": parsed.version, "locator": locator}
+        collector.add_input_asset(context=context, uri=uri, asset_extra=told)

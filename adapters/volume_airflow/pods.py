@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import inspect
 import json
+import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-from volume_airflow.podsettings import pod_options, pods_are_marked
-from volume_core import VolumeError
-from volume_core.passing import returns_volumes, takes_volumes
-from volume_core.pods import PodOptions, prepared
+from volume_airflow.podsettings import pod_options
+from volume_core.errors import VolumeError
+
+if TYPE_CHECKING:
+    from volume_core.pods import PodOptions
 
 ANNOTATION = "volume-core/pod"
 BASE = "base"  # the container in which Airflow runs a task, whatever the template calls it
@@ -45,6 +48,8 @@ def annotation(container: str = BASE, **options: Unpack[PodOptions]) -> dict[str
 
     Raises what `volume_pod_override` does.
     """
+    from volume_core.pods import prepared
+
     prepared({"containers": [{"name": container}]}, container, **options)  # says what is wrong where it is written
     said = {name: dict(value) if name in {"requests", "limits"} else value for name, value in options.items()}  # type: ignore[call-overload]
     if container != BASE:
@@ -56,8 +61,8 @@ def annotation(container: str = BASE, **options: Unpack[PodOptions]) -> dict[str
 
 
 def mark(task: Any) -> None:
-    """Have the pod of *task* prepared, if *task* uses volumes and an executor here makes pods."""
-    if not pods_are_marked() or importlib.util.find_spec("kubernetes") is None or not uses_volumes(task):
+    """Have the pod of *task* prepared, if *task* uses volumes."""
+    if importlib.util.find_spec("kubernetes") is None or not uses_volumes(task):
         return
     config = dict(task.executor_config or {})
     override = config.get("pod_override")
@@ -85,9 +90,7 @@ def uses_volumes(task: Any) -> bool:
     if any(each.__name__ == _OWN_POD for each in kind.__mro__):
         return False  # its function, or its command, runs in another pod than the task
     function = _function_of(task)
-    if function is not None and (
-        getattr(function, "mounts_volumes", False) or takes_volumes(function) or returns_volumes(function)
-    ):
+    if function is not None and (getattr(function, "mounts_volumes", False) or _takes(function) or _returns(function)):
         return True
     return any(_gives_volumes(each) for each in _given_by(task))
 
@@ -106,7 +109,31 @@ def _gives_volumes(task: Any) -> bool:
     if getattr(_class_of(task), "returns_volumes", False):
         return True
     function = _function_of(task)
-    return function is not None and returns_volumes(function)
+    return function is not None and _returns(function)
+
+
+def _takes(function: Callable[..., Any]) -> bool:
+    if not _may_be_annotated(function):
+        return False
+    from volume_core.passing import takes_volumes
+
+    return takes_volumes(function)
+
+
+def _returns(function: Callable[..., Any]) -> bool:
+    if not _may_be_annotated(function):
+        return False
+    from volume_core.passing import returns_volumes
+
+    return returns_volumes(function)
+
+
+def _may_be_annotated(function: Callable[..., Any]) -> bool:
+    """Whether an annotation of *function* may be a volume.  Where these are not loaded, only text can."""
+    annotations = getattr(inspect.unwrap(function), "__annotations__", {}).values()
+    return "volume_core.volumes" in sys.modules or any(
+        "Volume" in each for each in annotations if isinstance(each, str)
+    )
 
 
 def _given_by(task: Any) -> Iterator[Any]:
@@ -139,6 +166,8 @@ def prepare(pod: Any) -> None:
         return
     from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 
+    from volume_core.pods import prepared
+
     options = {**pod_options(), **_said(text)}
     container = options.pop("container", BASE)
     fields = PodGenerator.serialize_pod(pod)
@@ -148,6 +177,8 @@ def prepare(pod: Any) -> None:
 
 
 def _said(text: str) -> dict[str, Any]:
+    from volume_core.pods import PodOptions
+
     try:
         said = json.loads(text)
     except ValueError:

@@ -9,15 +9,17 @@
     pod_run_as_user = 50000          # `image`: the image's user
     pod_apparmor_unconfined = False
 
-Always true: what is not said, or is empty, is left to volume_core.pods.
+Always true: what is not said, or is empty, is left to volume_core.pods; to ask loads no volumes.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from volume_core import VolumeError
-from volume_core.pods import PodOptions
+from volume_core.errors import VolumeError
+
+if TYPE_CHECKING:
+    from volume_core.pods import PodOptions
 
 SECTION = "volume"
 _TRUTHS = {"true": True, "t": True, "1": True, "yes": True, "false": False, "f": False, "0": False, "no": False}
@@ -33,7 +35,7 @@ def pod_options() -> PodOptions:
 
     Raises VolumeError for a setting that is of no use.
     """
-    options = PodOptions()
+    options: PodOptions = {}
     if _boolean("pod_privileged", default=False):
         options["privileged"] = True
     if device := _text(SECTION, "pod_device"):

@@ -6,8 +6,9 @@
 Why in two steps: what an override says of a container's resources and security context takes the place of what the
 pod template says of them, in silence, so only the whole pod can be added to.
 
-Always true: a process that makes no pods does not import the package kubernetes for this.  A site's own policies
-(airflow_local_settings.py) come after these and have the last word.
+Always true: for tasks and pods that have nothing to do with volumes this loads nothing, and where no executor makes
+pods for anyone; the package kubernetes is imported for pods alone.  A site's own policies (airflow_local_settings.py)
+come after these and have the last word.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ from airflow.policies import hookimpl
 @hookimpl(tryfirst=True)
 def task_policy(task: Any) -> None:
     """A task of a DAG that was read: if it uses volumes and may run in a pod of its own, that pod is marked."""
-    from volume_airflow import pods
+    from volume_airflow import podsettings
 
-    pods.mark(task)
+    if podsettings.pods_are_marked():
+        from volume_airflow import pods
+
+        pods.mark(task)
 
 
 @hookimpl(tryfirst=True)
 def pod_mutation_hook(pod: Any) -> None:
     """A pod that is about to be created: a marked one gets what a mount needs."""
-    from volume_airflow import pods
+    if pod.metadata and pod.metadata.annotations:
+        from volume_airflow import pods
 
-    pods.prepare(pod)
+        pods.prepare(pod)

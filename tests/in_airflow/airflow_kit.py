@@ -2,7 +2,8 @@
 
 `run_tasks(dag)` runs each task as a worker does, from the templates to the XComs, with the listeners, plugins and
 serialization of Airflow; only what the supervisor would answer is answered from dictionaries here.  A task takes
-milliseconds; with `dag.test()` it takes a tenth of a second, and the first ten seconds.  Airflow 3 only.
+milliseconds; with `dag.test()` it takes a tenth of a second, and the first ten seconds.  A task's process of Airflow
+2.11 has the database itself: there it is run with one (airflow_two.py).
 
 Nothing of Airflow is imported before it is used: conftest.py, which imports this, has first to set its environment.
 """
@@ -10,11 +11,15 @@ Nothing of Airflow is imported before it is used: conftest.py, which imports thi
 from __future__ import annotations
 
 import datetime
+import json
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import airflow_two
+
+from volume_airflow import compat
 from volume_core import ROVolume, RWVolume, Volume
 
 
@@ -31,7 +36,8 @@ class Supervisor:
 
     def __init__(self, connections: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.xcoms: dict[tuple[str, int, str], Any] = {}
-        self.states: dict[str, Any] = {}
+        self.instances: dict[Any, tuple[str, str, int]] = {}  # the run, task and index of each id
+        self.states: dict[tuple[str, str, int, str], Any] = {}  # with the key; of all tries of a task instance
         self.connections = dict(connections or {})
         self.sent: list[Any] = []
 
@@ -57,16 +63,22 @@ class Supervisor:
                 found = [1 for task, _, key in self.xcoms if (task, key) == (msg.task_id, msg.key)]
                 return comms.XComCountResponse(len=len(found))
             case comms.GetTaskStateStore():
-                if msg.key in self.states:
-                    return comms.TaskStateStoreResult(value=self.states[msg.key])
+                if (key := (*self.instances[msg.ti_id], msg.key)) in self.states:
+                    return comms.TaskStateStoreResult(value=self.states[key])
                 return comms.ErrorResponse(error=comms.ErrorType.TASK_STORE_NOT_FOUND)
             case comms.SetTaskStateStore():
-                self.states[msg.key] = msg.value
+                self.states[*self.instances[msg.ti_id], msg.key] = json.loads(json.dumps(msg.value))
+            case comms.DeleteTaskStateStore():
+                self.states.pop((*self.instances[msg.ti_id], msg.key), None)
             case comms.GetConnection():
                 if msg.conn_id in self.connections:
                     fields = dict.fromkeys(("conn_type", "host", "schema", "login", "password", "port", "extra"))
                     return comms.ConnectionResult(conn_id=msg.conn_id, **fields | self.connections[msg.conn_id])
                 return comms.ErrorResponse(error=comms.ErrorType.CONNECTION_NOT_FOUND)
+            case comms.ValidateInletsAndOutlets():
+                return comms.InactiveAssetsResult(inactive_assets=[])
+            case comms.GetAssetByUri():
+                return comms.ErrorResponse(error=comms.ErrorType.ASSET_NOT_FOUND)
             case comms.GetVariable():
                 return comms.ErrorResponse(error=comms.ErrorType.VARIABLE_NOT_FOUND)
         return None
@@ -92,6 +104,11 @@ def run_task(
     next_kwargs: Mapping[str, Any] | None = None,
 ) -> Ended:
     """Run one try of *task*, as its process would.  What the task raises is in what is returned."""
+    if not compat.IS_3:
+        return Ended(*airflow_two.task_runs(
+            task, supervisor, run_id=run_id, try_number=try_number, map_index=map_index, max_tries=max_tries,
+            next_method=next_method, next_kwargs=next_kwargs,
+        ))  # fmt: skip
     import structlog
     from airflow.sdk.api.datamodels._generated import DagRun, TIRunContext
     from airflow.sdk.execution_time.supervisor import set_supervisor_comms
@@ -112,6 +129,7 @@ def run_task(
         map_index=map_index, dag_version_id=uuid.uuid4(), task=task, start_date=now, state="running",
         max_tries=max_tries, _ti_context_from_server=told,
     )  # fmt: skip
+    supervisor.instances[instance.id] = (run_id, task.task_id, map_index)
     with set_supervisor_comms(supervisor):
         context = instance.get_template_context()
         log = structlog.get_logger("task")
@@ -136,15 +154,13 @@ def returned(supervisor: Supervisor, task_id: str, map_index: int = -1, key: str
 
 
 def _deserialized(value: Any) -> Any:
-    try:
-        from airflow.sdk.serde import deserialize
-    except ImportError:
-        from airflow.serialization.serde import deserialize
-    return deserialize(value)
+    return compat.deserialize(value)
 
 
 def dag_runs(dag: Any, **options: Any) -> tuple[Any, dict[tuple[str, int, str], Any]]:
     """See the fixture `run_dag`."""
+    if not compat.IS_3:
+        return airflow_two.dag_runs(dag, _deserialized, **options)
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.collection import update_dag_parsing_results_in_db
     from airflow.models.xcom import XComModel

@@ -207,25 +207,34 @@ def test_pods_are_marked_where_an_executor_makes_them_and_nobody_has_said_no(dag
     assert (mark_of(use("x").operator) == "{}") is marked
 
 
-def test_a_process_that_makes_no_pods_does_not_import_kubernetes():
-    script = """
+@pytest.mark.parametrize(
+    ("executor", "annotation", "loaded"),
+    [
+        ("LocalExecutor", "'ROVolume'", "marked:"),
+        ("KubernetesExecutor", "'list[int]'", "marked:"),
+        ("KubernetesExecutor", "'ROVolume'", "marked:pod_override kubernetes volume_core.passing"),
+    ],
+)
+def test_nothing_is_loaded_for_tasks_without_volumes_or_where_nobody_makes_pods(executor, annotation, loaded):
+    script = f"""
         import sys
         from airflow import settings
         from airflow.sdk import DAG, task
-        from volume_core import ROVolume
 
         with DAG("d", schedule=None):
             @task
-            def use(data: ROVolume): ...
+            def use(data: {annotation}): ...
             operator = use("x").operator
-        before = "kubernetes" in sys.modules
+        before = set(sys.modules)
         settings.task_policy(operator)
-        print(before, "kubernetes" in sys.modules, operator.executor_config)
+        heavy = ["kubernetes", "volume_core.passing"]
+        print(" ".join(["marked:" + "".join(operator.executor_config),
+            *(each for each in heavy if each in sys.modules and each not in before)]))
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    environment = {**os.environ, "AIRFLOW__CORE__EXECUTOR": "LocalExecutor"}
+    environment = {**os.environ, "AIRFLOW__CORE__EXECUTOR": executor}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1:] == ["False False {}"], done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1:] == [loaded], done.stdout + done.stderr
 
 
 def test_what_a_dag_is_serialized_as_does_not_depend_on_when_it_is_read_nor_on_the_settings(tmp_path, monkeypatch):

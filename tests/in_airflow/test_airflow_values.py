@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, task
 from airflow_kit import returned, run_tasks, texts, written
 
+from volume_airflow.compat import DAG, task
 from volume_core import ROVolume, Volume
 
 

@@ -71,6 +71,7 @@ class Handle:
         self.place: Place | None = None
         self.version: Version | None = None
         self.policy: LandingPolicy | None = None  # of a writer that was opened by name
+        self.purpose = ""  # of the working copies that it makes
         self.landing: str | None = None  # the version that a batch was about to land, where its end is not known
         self._session: Held | None = None
         self._pid = 0

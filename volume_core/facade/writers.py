@@ -58,13 +58,15 @@ from volume_core.storage.protocol import Store
 log = logging.getLogger(__name__)
 
 _REGION, _KIND, _TORN, _POLICY, _MERGED = "region", "metadata_store_type", "torn", "policy", "merged"
+PURPOSE = "purpose"
 _PATHS_SHOWN_MAX = 10
 
 
 class Line(NamedTuple):
     """What a new working copy is of: the volume's name, its store, and the version it starts from.
 
-    With a `policy` its commits land on the head of that name; else it is a line of its own.
+    With a `policy` its commits land on the head of that name; else it is a line of its own.  `purpose` says what it is
+    written for, to whoever looks for it later; whoever takes it over takes it for himself.
     """
 
     name: str
@@ -72,10 +74,12 @@ class Line(NamedTuple):
     base: Version | None = None
     metadata_store_type: str = "sqlite"
     policy: LandingPolicy | None = None
+    purpose: str = ""
 
     def notes(self) -> dict[str, str]:
         """Return what a working copy's record says of the line besides its own fields."""
         noted = {_KIND: self.metadata_store_type, _REGION: self.place.region, _POLICY: self.policy}
+        noted[PURPOSE] = self.purpose
         return {key: value for key, value in noted.items() if value}
 
 
@@ -182,6 +186,9 @@ class Writer:
         writer = cls(state, line, copy, lock, parent, plugins().current_task())
         writer._torn = not copy.same_boot or _TORN in notes
         writer._merged = _MERGED in notes
+        if PURPOSE in notes:
+            with contextlib.suppress(OSError):  # of a full disk: to commit the work may be what frees it
+                writer.note(PURPOSE, None)
         return writer
 
     @property
@@ -390,6 +397,11 @@ class Writer:
         """Set a note of the working copy's record, or take it out."""
         notes = {each: said for each, said in self._copy.record.notes.items() if each != key}
         self._copy.update(notes=notes | ({key: value} if value is not None else {}))
+
+    def is_for(self, purpose: str) -> None:
+        """Have *purpose* for the line's, in the working copy's record too."""
+        self.line = self.line._replace(purpose=purpose)
+        self.note(PURPOSE, purpose)
 
     def has_changes(self) -> bool:
         """Whether the tree differs from the last commit (a brand-new volume: whether anything is in it)."""

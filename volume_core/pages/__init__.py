@@ -23,6 +23,12 @@ from volume_core.pages.markdown import version_markdown
 from volume_core.pages.volumes import volumes_page
 
 __all__ = [
-    "Links", "differences_page", "document", "files_page", "history_page", "version_markdown", "version_page",
+    "Links",
+    "differences_page",
+    "document",
+    "files_page",
+    "history_page",
+    "version_markdown",
+    "version_page",
     "volumes_page",
 ]

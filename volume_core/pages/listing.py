@@ -40,13 +40,8 @@ def files_page(
     more = links.directory(path, following) if following is not None else None
     turn = f'<p class="vp-turn">{linked("Next page", more)}</p>' if more else ""
     head = '<tr><th>Name</th><th class="vp-right">Size</th><th class="vp-right">Modified</th></tr>'
-    return wrapped(
-        [
-            f'<p class="vp-crumbs">{_crumbs(path, links)}</p>',
-            f'<div class="vp-scroll"><table class="vp-listing"><thead>{head}</thead><tbody>{rows}</tbody></table></div>',
-            turn,
-        ]
-    )
+    table = f'<table class="vp-listing"><thead>{head}</thead><tbody>{rows}</tbody></table>'
+    return wrapped([f'<p class="vp-crumbs">{_crumbs(path, links)}</p>', f'<div class="vp-scroll">{table}</div>', turn])
 
 
 def _entries(version: ROVolume, path: str, after: int, limit: int) -> tuple[list[FileEntry], int | None]:

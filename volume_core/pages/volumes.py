@@ -25,7 +25,8 @@ def volumes_page(store: str, found: Iterable[Newest], *, links: Links) -> str:
             ("Size", ' class="vp-right"'), ("Files", ' class="vp-right"'), ("Versions", ' class="vp-right"'),
         )
     )  # fmt: skip
-    table = f'<div class="vp-scroll"><table class="vp-volumes"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    table = f'<table class="vp-volumes"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    table = f'<div class="vp-scroll">{table}</div>'
     return wrapped([f'<p class="vp-quiet">in <code>{escape(spelling.line(store))}</code></p>', table if rows else ""])
 
 
@@ -38,12 +39,13 @@ def _row(found: Newest, links: Links) -> str:
         told = f'<td></td><td class="vp-told vp-removed">{escape(spelling.line(found.problem, 200))}</td>'
         return f"<tr><td>{name}</td>{told}{when}<td></td><td></td>{versions}</tr>"
     manifest = found.version.manifest
-    short = f"<code>{found.version.locator.version[:12]}</code>"
+    locator = found.version.locator
+    short = linked(f"<code>{locator.version[:12]}</code>", links.version(str(locator)))
     mark = '<span class="vp-mark vp-head">head</span>' if found.has_head else ""
     message = escape(spelling.line(manifest.message.partition("\n")[0], 200))
     return (
         f'<tr><td class="vp-name">{name}</td><td class="vp-when">'
-        f'{linked(short, links.version(str(found.version.locator)))} {mark}</td><td class="vp-told">{message}</td>{when}'
+        f'{short} {mark}</td><td class="vp-told">{message}</td>{when}'
         f'<td class="vp-right">{spelling.size(manifest.used_bytes)}</td>'
         f'<td class="vp-right">{spelling.number(manifest.inode_count)}</td>{versions}</tr>'
     )

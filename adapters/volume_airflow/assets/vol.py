@@ -6,8 +6,8 @@
 Airflow knows an asset by its name and its URI together and lets neither be used twice, so two spellings of one volume
 would be two assets, of which one is never updated.
 
-Always true: an asset is a volume, never a version, which is in the events' `extra`; a URI holds no mark that Airflow's
-normalization takes away ("#", "?", a slash at the end).
+Always true: an asset is a volume, never a version, which is in the events' `extra`; Airflow's normalization leaves its
+URI as it is, for a store's URL holds no "?" and no "#", and it does not end with a slash.
 """
 
 from __future__ import annotations
@@ -18,30 +18,10 @@ from urllib.parse import SplitResult
 from volume_core.errors import InvalidNameError
 
 if TYPE_CHECKING:
-    from airflow.sdk import Asset
-
+    from volume_airflow.compat import Asset
     from volume_core.facade.addresses import Address
 
 PROTOCOL = "vol"
-_TAKEN_AWAY = (("%", "%25"), ("#", "%23"), ("?", "%3F"))  # by Airflow, from URIs; the first one keeps them apart
-
-
-def asset_class() -> Any:
-    """Return Airflow's class of assets: Dataset, before Airflow 3."""
-    try:
-        from airflow.sdk import Asset
-    except ImportError:
-        from airflow.datasets import Dataset as Asset
-    return Asset
-
-
-def alias_class() -> Any:
-    """Return Airflow's class of assets that are only known when a task has run."""
-    try:
-        from airflow.sdk import AssetAlias
-    except ImportError:
-        from airflow.datasets import DatasetAlias as AssetAlias
-    return AssetAlias
 
 
 def volume_asset(name: str, store: str | None = None, **options: Any) -> Asset:
@@ -62,10 +42,11 @@ def asset_of(store: str, name: str, extra: dict[str, Any] | None = None) -> Asse
 
 
 def _asset(store: str, name: str, options: dict[str, Any]) -> Asset:
-    kind, uri = asset_class(), uri_of(store, name)
-    if "name" not in getattr(kind, "__annotations__", {}) and not hasattr(kind, "name"):
-        return kind(uri, **options)  # before Airflow 3 they have no names
-    return kind(name=name_of(store, name), uri=uri, **options)
+    from volume_airflow import compat
+
+    uri = uri_of(store, name)
+    # Before Airflow 3 they are Datasets, and have no names.
+    return compat.Asset(name=name_of(store, name), uri=uri, **options) if compat.IS_3 else compat.Asset(uri, **options)
 
 
 def uri_of(store: str, name: str) -> str:
@@ -76,18 +57,13 @@ def uri_of(store: str, name: str) -> str:
 def _namespace(store: str) -> str:
     from volume_core.facade.addresses import store_root
 
-    root = store_root(store)
-    for mark, code in _TAKEN_AWAY:
-        root = root.replace(mark, code)
-    return f"{PROTOCOL}://{root}"
+    return f"{PROTOCOL}://{store_root(store)}"
 
 
 def _address(uri: str) -> Address:
     """Return where *uri* leads; InvalidNameError if nowhere."""
     from volume_core.facade.addresses import parse, strip
 
-    for mark, code in reversed(_TAKEN_AWAY):
-        uri = uri.replace(code, mark)
     return parse(strip(uri))
 
 
@@ -122,12 +98,15 @@ def is_volume(uri: str, store: str, name: str) -> bool:
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
     """Check an asset's URI: it names a volume, not a path in one, and no version of one.  Raises ValueError."""
-    text = uri.geturl()
-    address = _address(text)
-    if uri.query or not address.volume or address.path or address.ref:
+    text = f"{PROTOCOL}://{uri.netloc}{uri.path}"
+    try:
+        address = _address(text)
+    except InvalidNameError:
+        address = None
+    if address is None or uri.query or not address.volume or address.path or address.ref:
         raise ValueError(
-            f"{text}: an asset is a volume: vol://NAME, or vol://s3+bucket/prefix/-/NAME (volume_asset(name, store) "
-            "makes it); versions are in the `extra` of its events"
+            f"{uri.geturl()}: an asset is a volume: vol://NAME, or vol://s3+bucket/prefix/-/NAME (volume_asset(name, "
+            "store) makes it); versions are in the `extra` of its events"
         )
     return uri
 

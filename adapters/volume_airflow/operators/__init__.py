@@ -1,1 +1,5 @@
+<<<<<<< HEAD
 """Operators of Airflow."""
+=======
+"""Operators."""
+>>>>>>> airflow
