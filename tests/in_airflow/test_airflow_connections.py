@@ -433,12 +433,12 @@ def test_a_task_that_meets_a_version_gets_in_by_the_connection_of_its_store(monk
 
 
 def test_of_two_connections_for_one_url_the_longer_one_counts(monkeypatch):
-    given(monkeypatch, "wide", host="s3://team", extra={"region": "wide"})
-    given(monkeypatch, "deep", host="s3://team/deep", extra={"region": "deep"})
+    given(monkeypatch, "wide", host="s3://team", extra={"region": "wide-region"})
+    given(monkeypatch, "deep", host="s3://team/deep", extra={"region": "deep-region"})
     for conn_id in ("wide", "deep"):
         stores.connected(conn_id)
     stores.reach("s3://team/deep/er")
-    assert "deep" == os.environ["VOLUME_S3_REGION"]
+    assert "deep-region" == os.environ["VOLUME_S3_REGION"]
 
 
 def test_two_stores_that_need_different_keys_at_once_are_refused_with_both_names(monkeypatch):

@@ -1,5 +1,1 @@
-<<<<<<< HEAD
 """Operators of Airflow."""
-=======
-"""Operators."""
->>>>>>> airflow
