@@ -59,6 +59,15 @@ class Supervisor:
                     if (task, key) == (msg.task_id, msg.key)
                 )
                 return comms.XComSequenceSliceResult(root=[value for _, value in found])
+            case comms.GetXComSequenceItem():
+                found = sorted(
+                    (index, value)
+                    for (task, index, key), value in self.xcoms.items()
+                    if (task, key) == (msg.task_id, msg.key)
+                )
+                if msg.offset < len(found):
+                    return comms.XComSequenceIndexResult(root=found[msg.offset][1])
+                return comms.ErrorResponse(error=comms.ErrorType.XCOM_NOT_FOUND)
             case comms.GetXComCount():
                 found = [1 for task, _, key in self.xcoms if (task, key) == (msg.task_id, msg.key)]
                 return comms.XComCountResponse(len=len(found))

@@ -11,6 +11,7 @@ from airflow_kit import made, returned, run_tasks
 from volume_airflow import stores
 from volume_airflow.compat import DAG, ObjectStoragePath, deserialize, serialize, task
 from volume_core import ROVolume, Volume, VolumeError
+from volume_core.fs import VolumeFileSystem
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +26,7 @@ def own_connections(monkeypatch):
     except ImportError:
         from airflow.io import store as attached
     monkeypatch.setattr(attached, "_STORE_CACHE", {})
+    VolumeFileSystem.clear_instance_cache()
 
 
 @pytest.fixture
