@@ -47,10 +47,10 @@ class RealAirflow:
         """What the API says at *path*, below /api/v2/."""
         return self._client.get(f"/api/v2/{path}", params=parameters).raise_for_status().json()
 
-    def start(self, dag_id: str, run_id: str, **conf: Any) -> None:
+    def start(self, dag_id: str, run_id: str, logical_date: str | None = None, **conf: Any) -> None:
         """Start a run, once the DAG processor has read the DAG."""
         _until(lambda: self._client.get(f"/api/v2/dags/{dag_id}").status_code == 200, READY_S, f"the DAG {dag_id}")
-        what = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
+        what = {"dag_run_id": run_id, "logical_date": logical_date, "conf": conf}
         self._client.post(f"/api/v2/dags/{dag_id}/dagRuns", json=what).raise_for_status()
 
     def ended(self, dag_id: str, run_id: str) -> str:
@@ -62,9 +62,9 @@ class RealAirflow:
 
         return _until(state, ENDED_S, f"the end of {dag_id} {run_id}")
 
-    def run(self, dag_id: str, run_id: str, **conf: Any) -> str:
+    def run(self, dag_id: str, run_id: str, logical_date: str | None = None, **conf: Any) -> str:
         """Start a run and wait for its end; return its state."""
-        self.start(dag_id, run_id, **conf)
+        self.start(dag_id, run_id, logical_date, **conf)
         return self.ended(dag_id, run_id)
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:

@@ -99,6 +99,22 @@ if _HAS_2:
         """A task's process of Airflow 2 has the database."""
 
 
+@pytest.fixture(scope="session")
+def airflow_server(tmp_path_factory: pytest.TempPathFactory):
+    """A real Airflow with all its processes, which has the examples and what is in `server_dags`.
+
+    Whoever uses it is in the group that runs in one worker: `pytest.mark.xdist_group("airflow_server")`.
+    """
+    from airflow_server import running_airflow
+
+    base = tmp_path_factory.getbasetemp()
+    database = _migrated_database(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    here = Path(__file__).parent
+    dags = [*(here / "server_dags").glob("*.py"), *(here.parents[1] / "examples" / "airflow").glob("*.py")]
+    with running_airflow(tmp_path_factory.mktemp("airflow-server") / "home", database, dags) as airflow:
+        yield airflow
+
+
 @pytest.fixture
 def run_dag(database: Path):
     """Run a DAG to its end as `dag.test()` does: `run_dag(dag, **options)` gives the run and the values of its XComs,

@@ -1,0 +1,77 @@
+"""The examples run as they stand: by `dag.test()`, and one of them by a real executor."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+from pathlib import Path
+
+import pytest
+from airflow.sdk import DAG
+
+from volume_core import Volume
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "airflow").glob("*.py"))
+DAYS = ("2026-03-01", "2026-03-02")
+
+
+def read(name: str) -> DAG:
+    """The DAG of an example, from its file."""
+    [file] = [each for each in EXAMPLES if each.stem == name]
+    spec = importlib.util.spec_from_file_location(f"example_{name}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, name)()
+
+
+def test_there_are_examples_and_each_is_named_as_its_dag():
+    assert {each.stem for each in EXAMPLES} == {read(each.stem).dag_id for each in EXAMPLES}
+    assert {"daily_ingest", "hand_over", "sql_on_files"} <= {each.stem for each in EXAMPLES}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda each: each.stem)
+def test_an_example_can_be_read_at_once(example):
+    assert len(example.read_text().splitlines()) < 90
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("driver", ["copy", pytest.param("kernel", marks=pytest.mark.fuse)])
+def test_the_volume_grows_by_a_day_at_a_time_and_a_day_that_is_run_again_is_there_once(run_dag, monkeypatch, driver):
+    monkeypatch.setenv("VOLUME_DRIVER", driver)
+    ingest = read("daily_ingest")
+    for day in (*DAYS, DAYS[1]):
+        date = datetime.datetime.fromisoformat(f"{day}T00:00:00+00:00")
+        run, _ = run_dag(ingest, logical_date=date)
+        assert run.state == "success"
+
+    events = Volume.from_name_sync("events")
+    found = sorted(entry.path for entry in events.listdir_sync("/", recursive=True) if entry.path.endswith(".csv"))
+    assert found == [f"day={day}/{region}.csv" for day in DAYS for region in ("ap", "eu", "us")]
+    assert b"".join(events.read_file_sync(found[0])).count(b"\n") == 1000
+    heads = [entry.volume.message for entry in events.log_sync() if entry.volume.name == "events"]
+    assert heads[:2] == [f"{day}: 3 regions" for day in reversed(DAYS)]  # the last run changed nothing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("driver", ["copy", pytest.param("kernel", marks=pytest.mark.fuse)])
+def test_a_database_and_a_shell_work_on_files_of_a_version(run_dag, monkeypatch, driver):
+    monkeypatch.setenv("VOLUME_DRIVER", driver)
+    run, xcoms = run_dag(read("sql_on_files"))
+    assert run.state == "success"
+    assert xcoms["revenue", -1, "return_value"] == {"Ada": 42, "Grace": 20}
+    assert xcoms["largest", -1, "return_value"] == "1,1,30"
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("airflow_server")
+def test_the_ingest_runs_in_a_real_executor_too(airflow_server):
+    state = airflow_server.run("daily_ingest", "by-executor", f"{DAYS[0]}T00:00:00Z")
+    if state != "success":
+        print(airflow_server.logs())
+    assert state == "success"
+    landed = airflow_server.xcom("daily_ingest", "by-executor", "land")
+    assert landed.message == f"{DAYS[0]}: 3 regions"
+    parts = [airflow_server.xcom("daily_ingest", "by-executor", "fetch", map_index=index) for index in range(3)]
+    assert set(landed.log_sync(limit=1)[0].parents) == {each.locator for each in parts}
+    assert Volume.from_name_sync("events", airflow_server.store).finalize_sync() == landed
