@@ -28,7 +28,9 @@ def make():
 def test_a_classic_operator_has_a_volume_as_its_directory_and_in_its_environment(copying, tmp_path):
     with DAG("bash", schedule=None) as dag:
         data = make()
-        BashOperator(task_id="shell", bash_command='cat a "$V/a" && echo && pwd', cwd=data, env={"V": data}, append_env=True)
+        BashOperator(
+            task_id="shell", bash_command='cat a "$V/a" && echo && pwd', cwd=data, env={"V": data}, append_env=True
+        )
 
     supervisor = run_tasks(dag)
 

@@ -3,8 +3,8 @@
     Asset(uri="vol://...", watchers=[AssetWatcher(name="commits", trigger=VolumeCommitTrigger("my-dataset"))])
     VolumeSensor(..., deferrable=True)         waits by the first event
 
-Always true: between two looks at the head it sleeps, and no look holds up the event loop; a store that fails for a while
-is waited for, one that says that it will not do is an error at once; what crosses to the triggerer is text and numbers.
+Always true: between two looks at the head it sleeps, and no look holds up the event loop; a store that fails for a
+while is waited for, one that says that it will not do is an error at once; what crosses to the triggerer is JSON.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class VolumeCommitTrigger(BaseEventTrigger):
     """
     An event for each version that a volume's head comes to name.
 
-    The payload of an event is a mapping of text: `volume`, `version` (the id), `locator`, and `url`, the `vol://` URL of
-    that very version.
+    The payload of an event is a mapping of text: `volume`, `version` (the id), `locator`, and `url`, the `vol://` URL
+    of that very version.
 
     :param name: the volume
     :param newer_than: the id or locator of the version that is known already. Without one the first event is of the
@@ -57,7 +57,7 @@ class VolumeCommitTrigger(BaseEventTrigger):
         poll_interval_s: float = 60.0,
         patience: int = 10,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         if not poll_interval_s > 0:
             raise ValueError(f"poll_interval_s is {poll_interval_s!r}: give a number of seconds above 0")
         self.name = validate_name(name)
@@ -98,7 +98,7 @@ class VolumeCommitTrigger(BaseEventTrigger):
             failures = 0
             version = id_of(locator) if locator is not None else None
             if locator is not None and version != known and is_known:
-                yield TriggerEvent(payload(locator))
+                yield TriggerEvent(payload(locator))  # type: ignore[no-untyped-call]
             known, is_known = version, True
             # Many triggers that were made at once do not look at once for ever.
             await asyncio.sleep(self.poll_interval_s * random.uniform(0.9, 1.1))
