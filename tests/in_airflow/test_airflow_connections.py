@@ -100,7 +100,7 @@ def test_what_airflow_writes_as_a_uri_is_read_as_the_same_store(monkeypatch, tmp
     [
         ({}, "names no store: its host is a URL"),
         ({"host": "s3://team", "conn_type": "aws"}, "one of type 'volume' says where volumes lie"),
-        ({"host": "s3://team", "port": 9000}, "that belongs to endpoint_url"),
+        ({"host": "s3://team", "port": 9000}, "which belongs to endpoint_url"),
         ({"host": "s3://key:secret@team"}, "credentials are taken from the environment"),
         ({"host": "s3://team", "login": KEY}, "has no password: keys are two"),
         ({"host": "s3://team", "extra": {"google_cloud_conn_id": "google_team"}}, "which is for gs://, and its store"),
@@ -112,7 +112,7 @@ def test_what_airflow_writes_as_a_uri_is_read_as_the_same_store(monkeypatch, tmp
         ({"host": "/srv", "login": KEY, "password": SECRET}, "leave login and password empty"),
         ({"host": "gs://team", "extra": {"endpoint_url": "http://x"}}, "endpoint_url, which is for s3://"),
         (
-            {"host": "s3://t", "login": KEY, "password": SECRET, "extra": {"aws_conn_id": "aws_team"}},
+            {"host": "s3://t", "login": KEY, "extra": {"aws_conn_id": "aws_team"}},
             "leave one of them out",
         ),
     ],
@@ -455,7 +455,7 @@ def test_of_two_connections_for_one_url_the_longer_one_counts(monkeypatch):
 def test_two_stores_that_need_different_keys_at_once_are_refused_with_both_names(monkeypatch):
     given(monkeypatch, "one", host="s3://one", login="1", password=SECRET)
     given(monkeypatch, "two", host="s3://two", login="2", password=SECRET)
-    with VolumeHook("one").use(), pytest.raises(VolumeError, match="the connection 'two' needs another .* 'one'"):
+    with VolumeHook("one").use(), pytest.raises(VolumeError, match=r"the connection 'two' needs another .* 'one'"):
         VolumeHook("two").use()
 
 

@@ -218,12 +218,14 @@ def test_a_mixin_with_a_plain_init_breaks_an_operator_so_ours_write_theirs_in_th
             super().__init__(**kwargs)
             self.volume = volume
 
-    with pytest.raises((AttributeError, TypeError)):
-
+    def broken():
         class Broken(Mixin, BaseOperator):
             pass
 
         Broken(task_id="x")
+
+    with pytest.raises((AttributeError, TypeError)):
+        broken()
     for each in (VolumeCommitOperator, VolumeMergeOperator, VolumePromoteOperator):
         assert "__init__" in vars(each)
 

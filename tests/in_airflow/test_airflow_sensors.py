@@ -101,13 +101,8 @@ def test_a_deferred_sensor_waits_in_the_triggerer_and_returns_the_version():
     supervisor = Supervisor()
     ended = sensed(supervisor, name="data", deferrable=True, timeout=60)
     assert "deferred" == ended.state
-    trigger = (
-        VolumeCommitTrigger(**VolumeCommitTrigger("data", first=True, poke_interval_s=1).serialize()[1])
-        if 0
-        else (_triggers_of(ended.message))
-    )
     version = committed(a="1")
-    (event,) = _events(trigger, 1)
+    (event,) = _events(_trigger_of(ended.message), 1)
     with DAG("sensors", schedule=None) as dag:
         VolumeSensor(task_id="it", name="data", deferrable=True)
     ended = run_task(

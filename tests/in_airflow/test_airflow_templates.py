@@ -77,7 +77,7 @@ def test_a_macro_whose_task_fails_leaves_no_mount(copying, tmp_path):
 def test_outside_of_a_task_a_volume_is_still_mounted_by_a_call_alone():
     version = made(a="1")
     with pytest.raises(VolumeError, match="is not mounted"):
-        open(version)
+        Path(version)
 
 
 def test_the_text_of_a_volume_is_its_url():
