@@ -191,6 +191,54 @@ def test_what_is_there_is_the_first_event_if_that_is_said_or_if_another_one_is_k
     assert second.version == event.payload["version"]
 
 
+class Kept:
+    """What Airflow keeps for an asset, or cannot."""
+
+    def __init__(self, *, is_away=False):
+        self.values = {}
+        self.is_away = is_away
+
+    async def aget(self, key):
+        if self.is_away:
+            raise RuntimeError("the API is away")
+        return self.values.get(key)
+
+    async def aset(self, key, value):
+        if self.is_away:
+            raise RuntimeError("the API is away")
+        self.values[key] = value
+
+
+def test_what_is_committed_while_the_triggerer_is_away_is_told_when_it_is_back():
+    made(a="1")
+    kept, first = Kept(), Counting("data", poll_interval_s=0.02)
+    first.asset_state_store = kept
+    _events(first, 1, lambda: committed(b="2"))
+    assert first.looks
+    missed = committed(c="3")
+    back = VolumeCommitTrigger("data", poll_interval_s=0.02)
+    back.asset_state_store = kept
+    (event,) = _events(back, 1)
+    assert missed.version == event.payload["version"]
+
+
+@pytest.mark.loud
+def test_a_trigger_whose_memory_is_away_goes_on_without():
+    made(a="1")
+    trigger = Counting("data", poll_interval_s=0.02)
+    trigger.asset_state_store = Kept(is_away=True)
+    (event,) = _events(trigger, 1, lambda: committed(b="2"))
+    assert "data" == event.payload["volume"]
+
+
+@pytest.mark.skipif(not IS_3, reason="assets have states from 3.3 on")
+def test_airflow_keeps_values_for_a_watchers_asset_under_the_name_that_the_trigger_asks():
+    from airflow.sdk.execution_time.context import AssetStateStoreAccessors
+
+    assert hasattr(AssetStateStoreAccessors, "aget") and hasattr(AssetStateStoreAccessors, "aset")
+    assert hasattr(VolumeCommitTrigger("data"), "asset_state_store")
+
+
 def test_a_trigger_is_made_again_from_what_it_serializes_to():
     trigger = VolumeCommitTrigger("data", "a" * 64, True, "team", "s3://team", 3.0, 4)
     path, arguments = trigger.serialize()

@@ -82,8 +82,9 @@ class VolumeCommitTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each new version.  Raises VolumeError where looking can be of no use."""
-        known, is_known = self.newer_than, self.newer_than is not None or self.first
-        failures = 0
+        told = await self._recalled()
+        known = told or self.newer_than
+        is_known, failures = known is not None or self.first, 0
         while True:
             try:
                 locator = await in_thread(self._head)
@@ -100,8 +101,38 @@ class VolumeCommitTrigger(BaseEventTrigger):
             if locator is not None and version != known and is_known:
                 yield TriggerEvent(payload(locator))  # type: ignore[no-untyped-call]
             known, is_known = version, True
+            if version is not None and version != told:
+                told = version
+                await self._remember(version)
             # Many triggers that were made at once do not look at once for ever.
             await asyncio.sleep(self.poll_interval_s * random.uniform(0.9, 1.1))
+
+    async def _recalled(self) -> str | None:
+        """Return the id of the version that was told of last, by a triggerer before; None where nobody has kept it."""
+        if (state := self._state()) is None:
+            return None
+        try:
+            kept = await state.aget(self._key)
+        except Exception as error:  # whatever the line to Airflow raises: then it is as at the very beginning
+            log.warning("which version of %s was told last could not be asked: %s", self.name, error)
+            return None
+        return kept if isinstance(kept, str) else None
+
+    async def _remember(self, version: str) -> None:
+        if (state := self._state()) is None:
+            return
+        try:
+            await state.aset(self._key, version)
+        except Exception as error:  # whatever the line to Airflow raises: an event is told twice rather than never
+            log.warning("that version %s of %s was told could not be kept: %s", version, self.name, error)
+
+    def _state(self) -> Any:
+        """What keeps values for the asset that this watches for, from Airflow 3.3 on; a sensor's watches for none."""
+        return getattr(self, "asset_state_store", None)
+
+    @property
+    def _key(self) -> str:
+        return f"volume/{self.name}/told"
 
     def _head(self) -> str | None:
         """Return the locator of the version that the head names; None where there is no volume of the name."""
