@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import gc
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -56,6 +57,8 @@ collect_ignore = [each.name for each in _TESTS if _HAS_NONE or (_HAS_2 and _ONLY
 def pytest_configure(config: pytest.Config) -> None:
     if _HAS_2:
         config.addinivalue_line("filterwarnings", "ignore::airflow.exceptions.RemovedInAirflow3Warning")
+        # 2.11 warns of each dataset that a task makes.
+        logging.getLogger("airflow.task").addFilter(lambda record: "as it did not exist" not in str(record.msg))
 
 
 def pytest_unconfigure() -> None:

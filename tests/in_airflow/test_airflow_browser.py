@@ -72,6 +72,7 @@ def api_server(database, tmp_path_factory):
     home, port = tmp_path_factory.mktemp("server"), free_port()
     (home / "dags").mkdir()
     with pytest.MonkeyPatch.context() as here:
+        here.setenv("AIRFLOW__API__BASE_URL", f"http://127.0.0.1:{port}")
         here.setenv("VOLUME_BUCKET", f"file://{home}/store")
         here.setenv("VOLUME_STATE_DIR", str(home / "state"))
         here.setenv("VOLUME_MOUNT_ROOT", str(home / "mounts"))
@@ -189,7 +190,7 @@ def test_a_task_has_a_tab_with_what_it_returned_and_committed(api_server, browse
     take(page, "7-task-version")
     with page.context.expect_page() as opened:  # which the frame that the tab is may not do by itself
         tab.get_by_role("link", name="airflow / customers_daily").first.click()
-    assert "/dags/customers_daily/runs/" in opened.value.url
+    assert opened.value.url.startswith(f"{url}/dags/customers_daily/runs/")
     assert [] == problems(said)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from volume_airflow import taskvolumes
 from volume_airflow.compat import BaseOperator
+from volume_airflow.links.volume import VolumeLink
 from volume_core import ConflictError, ROVolume, Volume, VolumeError
 from volume_core.facade.heads import head_version, promote
 from volume_core.facade.merging import OnConflict
@@ -40,6 +41,7 @@ class VolumeCommitOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("volume", "source", "target", "message", "labels", "volume_conn_id")
+    operator_extra_links = (VolumeLink(),)
     ui_color = "#e3ecf7"
 
     def __init__(
@@ -117,6 +119,7 @@ class VolumeMergeOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("versions", "name", "message", "labels", "volume_conn_id")
+    operator_extra_links = (VolumeLink(),)
     ui_color = "#e3ecf7"
 
     def __init__(
@@ -200,6 +203,7 @@ class VolumePromoteOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("version", "name", "tag", "volume_conn_id")
+    operator_extra_links = (VolumeLink(),)
     ui_color = "#e3ecf7"
 
     def __init__(
