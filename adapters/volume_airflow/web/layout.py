@@ -22,7 +22,7 @@ _STYLE = """
 body{margin:0 auto;max-width:76rem;padding:1.25rem 1.5rem 3rem;font:14px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue",sans-serif}
 .volume-page{max-width:none!important;padding:0!important}
-.volume-page .vp-chart{margin-left:auto;margin-right:auto}
+.volume-page .vp-chart{margin-left:auto!important;margin-right:auto!important}
 nav.way{font-size:13px;opacity:.85;margin-bottom:.75rem}
 nav.way a{color:#3578b8;text-decoration:none}
 nav.way a:hover{text-decoration:underline}
