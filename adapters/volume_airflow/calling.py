@@ -248,6 +248,7 @@ class Call:
         if self.attempt is None:
             return
         self.attempt.finish()
+        _settle()
         for kept in self.attempt.leave():
             log.warning("written to and not returned, so not committed: %s", kept)
         self._ended_well()
@@ -262,6 +263,7 @@ class Call:
         names = {each.__name__ for each in type(error).__mro__}
         if self.attempt is None:
             return
+        _settle()
         if names & _GOES_ON:
             self._go_on_later(error)
         elif names & _HAS_NO_RESULT:
@@ -297,7 +299,7 @@ class Call:
         if self._may_be_resumed:
             self.tries.failed()
         self.forks.clear()
-        if isinstance(error, StorageError) and not error.transient and "airflow" in sys.modules:
+        if isinstance(error, StorageError) and not error.transient and sys.modules.get("airflow") is not None:
             raise _never_again(error) from error
 
     def _says_drop(self) -> bool:
@@ -316,6 +318,13 @@ class Call:
                     "copy %s (volume commit %s, or Volume.recover)",
                     left.name, left.work_id, left.work_id,
                 )  # fmt: skip
+
+
+def _settle() -> None:
+    """See that handles which nobody has any more have let go, and have said so: Airflow's processes end abruptly."""
+    from volume_core.facade.releasing import settle
+
+    settle()
 
 
 def _never_again(error: BaseException) -> BaseException:

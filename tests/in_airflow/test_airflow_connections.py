@@ -100,15 +100,21 @@ def test_what_airflow_writes_as_a_uri_is_read_as_the_same_store(monkeypatch, tmp
     [
         ({}, "names no store: its host is a URL"),
         ({"host": "s3://team", "conn_type": "aws"}, "one of type 'volume' says where volumes lie"),
-        ({"host": "s3://team", "port": 9000}, "that belongs to endpoint_url"),
+        ({"host": "s3://team", "port": 9000}, "which belongs to endpoint_url"),
         ({"host": "s3://key:secret@team"}, "credentials are taken from the environment"),
         ({"host": "s3://team", "login": KEY}, "has no password: keys are two"),
         ({"host": "s3://team", "extra": {"google_cloud_conn_id": "google_team"}}, "which is for gs://, and its store"),
-        ({"host": "gs://team", "extra": {"aws_conn_id": "aws_team"}}, "which is for s3://, and its store is one of gs://"),
+        (
+            {"host": "gs://team", "extra": {"aws_conn_id": "aws_team"}},
+            "which is for s3://, and its store is one of gs://",
+        ),
         ({"host": "gs://team", "login": KEY, "password": SECRET}, "name a connection in google_cloud_conn_id"),
         ({"host": "/srv", "login": KEY, "password": SECRET}, "leave login and password empty"),
         ({"host": "gs://team", "extra": {"endpoint_url": "http://x"}}, "endpoint_url, which is for s3://"),
-        ({"host": "s3://t", "login": KEY, "password": SECRET, "extra": {"aws_conn_id": "aws_team"}}, "leave one of them out"),
+        (
+            {"host": "s3://t", "login": KEY, "extra": {"aws_conn_id": "aws_team"}},
+            "leave one of them out",
+        ),
     ],
 )
 def test_what_cannot_be_a_store_is_refused_with_what_to_do(monkeypatch, fields, said):
@@ -237,7 +243,9 @@ def test_keys_of_a_referenced_connection_are_read_afresh(monkeypatch, bucket):
     given(monkeypatch, **to_the_bucket(bucket, login=None, password=None) | {"extra": {"aws_conn_id": "team_keys"}})
     given(monkeypatch, "team_keys", conn_type="aws", login="OLD", password=SECRET, extra={"region_name": "eu-west-1"})
     assert "OLD" == VolumeHook().environment()["VOLUME_S3_ACCESS_KEY_ID"]
-    given(monkeypatch, "team_keys", conn_type="aws", login=KEY, password=SECRET, extra={"endpoint_url": bucket.endpoint})
+    given(
+        monkeypatch, "team_keys", conn_type="aws", login=KEY, password=SECRET, extra={"endpoint_url": bucket.endpoint}
+    )
     assert KEY == VolumeHook().environment()["VOLUME_S3_ACCESS_KEY_ID"]
     assert bucket.endpoint == VolumeHook().environment()["VOLUME_S3_ENDPOINT"]
 
@@ -262,7 +270,10 @@ def test_the_mount_server_has_the_keys_of_the_connection(monkeypatch, bucket, tm
 
 def test_a_test_of_a_connection_reads_and_writes_and_leaves_nothing(monkeypatch, bucket):
     given(monkeypatch, **to_the_bucket(bucket))
-    assert (True, "s3://team/volumes can be read and written; there are no volumes yet") == VolumeHook().test_connection()
+    assert (
+        True,
+        "s3://team/volumes can be read and written; there are no volumes yet",
+    ) == VolumeHook().test_connection()
     with VolumeHook().use(), VolumeHook().store.volume("data").batch_upload_sync() as batch:
         batch.put_file(__file__, "/a.py")
     before = set(bucket.team.keys)
@@ -444,7 +455,7 @@ def test_of_two_connections_for_one_url_the_longer_one_counts(monkeypatch):
 def test_two_stores_that_need_different_keys_at_once_are_refused_with_both_names(monkeypatch):
     given(monkeypatch, "one", host="s3://one", login="1", password=SECRET)
     given(monkeypatch, "two", host="s3://two", login="2", password=SECRET)
-    with VolumeHook("one").use(), pytest.raises(VolumeError, match="the connection 'two' needs another .* 'one'"):
+    with VolumeHook("one").use(), pytest.raises(VolumeError, match=r"the connection 'two' needs another .* 'one'"):
         VolumeHook("two").use()
 
 

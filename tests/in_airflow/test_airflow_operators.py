@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from airflow_kit import Supervisor, made, returned, run_task, run_tasks, texts, written
+from airflow_kit import Supervisor, made, returned, run_task, texts, written
 
 from volume_airflow import calling
 from volume_airflow.compat import DAG, BaseOperator, task
@@ -45,7 +45,9 @@ def head(name):
 def test_a_directory_is_put_into_a_volume_that_is_made(tmp_path, listener):
     (tmp_path / "new" / "deep").mkdir(parents=True)
     (tmp_path / "new" / "deep" / "a").write_text("1")
-    version = run_one(VolumeCommitOperator, volume="data", source=str(tmp_path / "new"), target="/in", labels={"k": "v"})
+    version = run_one(
+        VolumeCommitOperator, volume="data", source=str(tmp_path / "new"), target="/in", labels={"k": "v"}
+    )
     assert isinstance(version, ROVolume)
     assert version == head("data")
     assert b"1" == b"".join(version.read_file_sync("in/deep/a"))
@@ -216,12 +218,14 @@ def test_a_mixin_with_a_plain_init_breaks_an_operator_so_ours_write_theirs_in_th
             super().__init__(**kwargs)
             self.volume = volume
 
-    with pytest.raises((AttributeError, TypeError)):
-
+    def broken():
         class Broken(Mixin, BaseOperator):
             pass
 
         Broken(task_id="x")
+
+    with pytest.raises((AttributeError, TypeError)):
+        broken()
     for each in (VolumeCommitOperator, VolumeMergeOperator, VolumePromoteOperator):
         assert "__init__" in vars(each)
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from volume_airflow.compat import IS_3, conf
 from volume_airflow.provider_info import conn_fields, get_provider_info
 

@@ -101,11 +101,8 @@ def test_a_deferred_sensor_waits_in_the_triggerer_and_returns_the_version():
     supervisor = Supervisor()
     ended = sensed(supervisor, name="data", deferrable=True, timeout=60)
     assert "deferred" == ended.state
-    trigger = VolumeCommitTrigger(**VolumeCommitTrigger("data", first=True, poke_interval_s=1).serialize()[1]) if 0 else (
-        _triggers_of(ended.message)
-    )
     version = committed(a="1")
-    (event,) = _events(trigger, 1)
+    (event,) = _events(_trigger_of(ended.message), 1)
     with DAG("sensors", schedule=None) as dag:
         VolumeSensor(task_id="it", name="data", deferrable=True)
     ended = run_task(
@@ -192,6 +189,54 @@ def test_what_is_there_is_the_first_event_if_that_is_said_or_if_another_one_is_k
     second = committed(b="2")
     (event,) = _events(VolumeCommitTrigger("data", newer_than=first.locator, poll_interval_s=0.02), 1)
     assert second.version == event.payload["version"]
+
+
+class Kept:
+    """What Airflow keeps for an asset, or cannot."""
+
+    def __init__(self, *, is_away=False):
+        self.values = {}
+        self.is_away = is_away
+
+    async def aget(self, key):
+        if self.is_away:
+            raise RuntimeError("the API is away")
+        return self.values.get(key)
+
+    async def aset(self, key, value):
+        if self.is_away:
+            raise RuntimeError("the API is away")
+        self.values[key] = value
+
+
+def test_what_is_committed_while_the_triggerer_is_away_is_told_when_it_is_back():
+    made(a="1")
+    kept, first = Kept(), Counting("data", poll_interval_s=0.02)
+    first.asset_state_store = kept
+    _events(first, 1, lambda: committed(b="2"))
+    assert first.looks
+    missed = committed(c="3")
+    back = VolumeCommitTrigger("data", poll_interval_s=0.02)
+    back.asset_state_store = kept
+    (event,) = _events(back, 1)
+    assert missed.version == event.payload["version"]
+
+
+@pytest.mark.loud
+def test_a_trigger_whose_memory_is_away_goes_on_without():
+    made(a="1")
+    trigger = Counting("data", poll_interval_s=0.02)
+    trigger.asset_state_store = Kept(is_away=True)
+    (event,) = _events(trigger, 1, lambda: committed(b="2"))
+    assert "data" == event.payload["volume"]
+
+
+@pytest.mark.skipif(not IS_3, reason="assets have states from 3.3 on")
+def test_airflow_keeps_values_for_a_watchers_asset_under_the_name_that_the_trigger_asks():
+    from airflow.sdk.execution_time.context import AssetStateStoreAccessors
+
+    assert hasattr(AssetStateStoreAccessors, "aget") and hasattr(AssetStateStoreAccessors, "aset")
+    assert hasattr(VolumeCommitTrigger("data"), "asset_state_store")
 
 
 def test_a_trigger_is_made_again_from_what_it_serializes_to():

@@ -28,7 +28,9 @@ def make():
 def test_a_classic_operator_has_a_volume_as_its_directory_and_in_its_environment(copying, tmp_path):
     with DAG("bash", schedule=None) as dag:
         data = make()
-        BashOperator(task_id="shell", bash_command='cat a "$V/a" && echo && pwd', cwd=data, env={"V": data}, append_env=True)
+        BashOperator(
+            task_id="shell", bash_command='cat a "$V/a" && echo && pwd', cwd=data, env={"V": data}, append_env=True
+        )
 
     supervisor = run_tasks(dag)
 
@@ -75,7 +77,7 @@ def test_a_macro_whose_task_fails_leaves_no_mount(copying, tmp_path):
 def test_outside_of_a_task_a_volume_is_still_mounted_by_a_call_alone():
     version = made(a="1")
     with pytest.raises(VolumeError, match="is not mounted"):
-        open(version)
+        Path(version)
 
 
 def test_the_text_of_a_volume_is_its_url():

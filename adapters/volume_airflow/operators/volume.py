@@ -41,7 +41,6 @@ class VolumeCommitOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("volume", "source", "target", "message", "labels", "volume_conn_id")
     ui_color = "#e3ecf7"
-    returns_volumes = True
 
     def __init__(
         self,
@@ -119,8 +118,6 @@ class VolumeMergeOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("versions", "name", "message", "labels", "volume_conn_id")
     ui_color = "#e3ecf7"
-    mounts_volumes = False
-    returns_volumes = True
 
     def __init__(
         self,
@@ -145,16 +142,14 @@ class VolumeMergeOperator(BaseOperator):
         """Merge, and return the version."""
         given = [taskvolumes.versioned(each, self.volume_conn_id) for each in _flat(self.versions)]
         if not given:
-            raise VolumeError(
-                f"{self.task_id} was given no version to merge: all tasks before it have returned nothing"
-            )
+            raise VolumeError(f"{self.task_id} was given no version to merge: no task before it has returned one")
         message = self.message or described(context)
         for _ in range(_TRIES):
             merged = self._merged(given, message)
             if merged is not None:
                 return merged
         raise ConflictError(
-            f"the head of {self.name or given[0].name!r} moved {_TRIES} times while versions were merged into it: try again"
+            f"the head of {self.name or given[0].name!r} moved {_TRIES} times during the merge: try again"
         )
 
     def _merged(self, given: Sequence[ROVolume], message: str) -> ROVolume | None:
@@ -206,8 +201,6 @@ class VolumePromoteOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("version", "name", "tag", "volume_conn_id")
     ui_color = "#e3ecf7"
-    mounts_volumes = False
-    returns_volumes = True
 
     def __init__(
         self,
