@@ -42,7 +42,7 @@ def volume_default_bucket() -> str | None:
 
 @hookimpl
 def volume_open_store(url: str) -> None:
-    """None, for the built-in stores open it: with the credentials of its connection, which are in the environment then."""
+    """None, for the built-in stores open it: with the credentials of its connection, in the environment by then."""
     if _is_loaded() and url.partition("://")[0] in {"s3", "gs", "az", "abfs"}:
         from volume_airflow import stores
 

@@ -145,9 +145,13 @@ def url_of(connection: Any) -> str:
         )
     host, path = connection.host or "", connection.schema or ""
     if not host and not path:
-        raise VolumeError(f"the connection {connection.conn_id!r} names no store: its host is a URL, s3://bucket/prefix")
+        raise VolumeError(
+            f"the connection {connection.conn_id!r} names no store: its host is a URL, s3://bucket/prefix"
+        )
     if connection.port:
-        raise VolumeError(f"the connection {connection.conn_id!r} has a port: that belongs to endpoint_url, in its extra")
+        raise VolumeError(
+            f"the connection {connection.conn_id!r} has a port, which belongs to endpoint_url in its extra"
+        )
     try:
         return normalize(f"{host}/{path}" if path else host)
     except VolumeError as error:
@@ -255,7 +259,7 @@ def located(conn_id: str | None = None) -> VolumeStore | None:
 
 
 def default_connection() -> str:
-    """Return the id of the default connection, which need not be there; "" where the settings say that there is none."""
+    """Return the id of the default connection, which need not be there; "" where the settings say that none is."""
     return str(conf.get(_SECTION, "conn_id", fallback=DEFAULT_CONNECTION) or "")
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from volume_airflow import stores, taskvolumes
+from volume_airflow import taskvolumes
 from volume_airflow.compat import BaseOperator
 from volume_core import ConflictError, ROVolume, Volume, VolumeError
 from volume_core.facade.heads import head_version, promote
@@ -142,14 +142,14 @@ class VolumeMergeOperator(BaseOperator):
         """Merge, and return the version."""
         given = [taskvolumes.versioned(each, self.volume_conn_id) for each in _flat(self.versions)]
         if not given:
-            raise VolumeError(f"{self.task_id} was given no version to merge: all tasks before it have returned nothing")
+            raise VolumeError(f"{self.task_id} was given no version to merge: no task before it has returned one")
         message = self.message or described(context)
         for _ in range(_TRIES):
             merged = self._merged(given, message)
             if merged is not None:
                 return merged
         raise ConflictError(
-            f"the head of {self.name or given[0].name!r} moved {_TRIES} times while versions were merged into it: try again"
+            f"the head of {self.name or given[0].name!r} moved {_TRIES} times during the merge: try again"
         )
 
     def _merged(self, given: Sequence[ROVolume], message: str) -> ROVolume | None:
@@ -161,9 +161,7 @@ class VolumeMergeOperator(BaseOperator):
         if len(set(all_)) == 1:
             made = all_[0] if all_[0].name == name else all_[0].promote_sync(name)
         else:
-            made = Volume.merge_sync(
-                all_, name, on_conflict=self.on_conflict, message=message, labels=self.labels
-            )
+            made = Volume.merge_sync(all_, name, on_conflict=self.on_conflict, message=message, labels=self.labels)
         now = read_head(place.store(), name)
         if now is not None and _came_from(place.store(), made.locator, now.version):
             return made
