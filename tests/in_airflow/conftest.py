@@ -1,7 +1,8 @@
 """What the adapter's tests run on: Airflow as it is installed, with a home of its own.
 
-Where Airflow is missing nothing here is collected (tox -e airflow installs it).  A file that begins with imports of `airflow.sdk` is
-of Airflow 3 alone, and not collected with 2.11; one that runs with both has its names from volume_airflow.compat.
+Where Airflow is missing nothing here is collected (tox -e airflow installs it).  A file that begins with imports of
+`airflow.sdk` is of Airflow 3 alone, and not collected with 2.11 (tox -e airflow2); one that runs with both has its
+names from volume_airflow.compat.
 
 Always true: the settings are in the environment before Airflow is imported, so children have them too; no test touches
 the user's own Airflow, and none leaves this machine; the database is made once a session, and each worker has a copy.
@@ -54,8 +55,14 @@ collect_ignore = [each.name for each in _TESTS if _HAS_NONE or (_HAS_2 and _ONLY
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if _HAS_2:
-        config.addinivalue_line("filterwarnings", "ignore::airflow.exceptions.RemovedInAirflow3Warning")
+    if not _HAS_2:
+        return
+    for noise in (
+        "ignore::airflow.exceptions.RemovedInAirflow3Warning",
+        # The pipes of its commands are left to be collected.
+        "ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning",
+    ):
+        config.addinivalue_line("filterwarnings", noise)
 
 
 def pytest_unconfigure() -> None:
