@@ -41,6 +41,7 @@ class VolumeCommitOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("volume", "source", "target", "message", "labels", "volume_conn_id")
     ui_color = "#e3ecf7"
+    returns_volumes = True
 
     def __init__(
         self,
@@ -118,6 +119,8 @@ class VolumeMergeOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("versions", "name", "message", "labels", "volume_conn_id")
     ui_color = "#e3ecf7"
+    mounts_volumes = False
+    returns_volumes = True
 
     def __init__(
         self,
@@ -201,6 +204,8 @@ class VolumePromoteOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("version", "name", "tag", "volume_conn_id")
     ui_color = "#e3ecf7"
+    mounts_volumes = False
+    returns_volumes = True
 
     def __init__(
         self,
