@@ -11,7 +11,7 @@ from airflow_kit import texts
 from volume_core import ROVolume
 
 pytest.importorskip("airflow.sdk", reason="the API that is asked is that of Airflow 3")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("airflow_server")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("airflow_server")]
 
 DAG, RUN = "all_ways", "a-run"
 
