@@ -165,7 +165,9 @@ def _keys_of_nobody() -> Variables:
 def _assumed(conn_id: str) -> tuple[str, str, str | None]:
     """Return the keys of the role that the connection assumes, which its own provider knows how to ask for."""
     try:
-        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+        from airflow.providers.amazon.aws.hooks.base_aws import (  # type: ignore[import-not-found,unused-ignore]
+            AwsBaseHook,
+        )
     except ImportError:
         raise VolumeError(
             f"the connection {conn_id!r} assumes a role, which takes the provider: "
@@ -196,7 +198,8 @@ def _azure(connection: Any, extra: Mapping[str, Any]) -> Variables:
     if text := said.get("connection_string"):
         return {"AZURE_STORAGE_CONNECTION_STRING": str(text)}
     # A connection string in the environment would go before the account.
-    found: Variables = {"AZURE_STORAGE_CONNECTION_STRING": None} | _account(connection, bool(said.get("tenant_id")))
+    found: Variables = {"AZURE_STORAGE_CONNECTION_STRING": None}
+    found |= _account(connection, bool(said.get("tenant_id")))
     if tenant := said.get("tenant_id"):
         principal = {"TENANT_ID": tenant, "CLIENT_ID": connection.login, "CLIENT_SECRET": connection.password}
         return found | {f"AZURE_STORAGE_{name}": str(value) for name, value in principal.items() if value}

@@ -16,22 +16,14 @@ if TYPE_CHECKING:
 
 
 def _is_loaded() -> bool:
-    # Airflow loads that module with the plugin, whichever of its versions it is; so does another interpreter of a task.
-    return "volume_airflow.calling" in sys.modules and sys.modules.get("airflow") is not None
-
-
-def _is_run_here() -> bool:
-    if not _is_loaded():
-        return False
-    from volume_airflow import running
-
-    return running.current() is not None
+    # Airflow loads this module with the plugin, whichever of its versions it is.
+    return "volume_airflow.calling" in sys.modules
 
 
 @hookimpl
 def volume_current_task() -> ActionRef | None:
-    """The task that Airflow is running in this process, or that has started it."""
-    if not _is_loaded() and "AIRFLOW_CTX_TASK_ID" not in os.environ:
+    """The task that Airflow is running in this process."""
+    if not _is_loaded():
         return None
     from volume_airflow import running
 
@@ -50,7 +42,7 @@ def volume_default_bucket() -> str | None:
 
 @hookimpl
 def volume_open_store(url: str) -> None:
-    """None, for the built-in stores open it: with the credentials of its connection, which the environment then has."""
+    """None, for the built-in stores open it: with the credentials of its connection, in the environment by then."""
     if _is_loaded() and url.partition("://")[0] in {"s3", "gs", "az", "abfs"}:
         from volume_airflow import stores
 
@@ -74,7 +66,7 @@ def volume_reference(url: str) -> Any:
 @hookimpl
 def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
     """A version of a task: a retry may go on from it; it is an event of its asset, and lineage."""
-    if action is not None and _is_run_here():
+    if _is_loaded() and action is not None:
         from volume_airflow import calling, lineage
 
         calling.committed(version)
@@ -84,7 +76,7 @@ def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
 @hookimpl
 def volume_mounted(locator: str | None, action: ActionRef | None) -> None:
     """What a task mounts is upstream of what it commits."""
-    if action is not None and locator is not None and _is_run_here():
+    if _is_loaded() and action is not None and locator is not None:
         from volume_airflow import lineage
 
         lineage.mounted(locator, action)

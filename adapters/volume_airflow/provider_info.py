@@ -49,6 +49,7 @@ def get_provider_info() -> dict[str, Any]:
                 "to_openlineage_converter": "volume_airflow.assets.vol.to_openlineage",
             }
         ],
+        "extra-links": ["volume_airflow.links.volume.VolumeLink"],
         "config": {"volume": {"description": "Volumes as values of tasks.", "options": _options()}},
     }
 

@@ -150,7 +150,7 @@ def url_of(connection: Any) -> str:
         )
     if connection.port:
         raise VolumeError(
-            f"the connection {connection.conn_id!r} has a port: that belongs to endpoint_url, in its extra"
+            f"the connection {connection.conn_id!r} has a port, which belongs to endpoint_url in its extra"
         )
     try:
         return normalize(f"{host}/{path}" if path else host)
@@ -259,7 +259,7 @@ def located(conn_id: str | None = None) -> VolumeStore | None:
 
 
 def default_connection() -> str:
-    """Return the id of the default connection, which need not be there; "" where the settings say that there is none."""
+    """Return the id of the default connection, which need not be there; "" where the settings say that none is."""
     return str(conf.get(_SECTION, "conn_id", fallback=DEFAULT_CONNECTION) or "")
 
 

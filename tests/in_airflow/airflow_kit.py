@@ -59,6 +59,15 @@ class Supervisor:
                     if (task, key) == (msg.task_id, msg.key)
                 )
                 return comms.XComSequenceSliceResult(root=[value for _, value in found])
+            case comms.GetXComSequenceItem():
+                found = sorted(
+                    (index, value)
+                    for (task, index, key), value in self.xcoms.items()
+                    if (task, key) == (msg.task_id, msg.key)
+                )
+                if msg.offset < len(found):
+                    return comms.XComSequenceIndexResult(root=found[msg.offset][1])
+                return comms.ErrorResponse(error=comms.ErrorType.XCOM_NOT_FOUND)
             case comms.GetXComCount():
                 found = [1 for task, _, key in self.xcoms if (task, key) == (msg.task_id, msg.key)]
                 return comms.XComCountResponse(len=len(found))
@@ -72,12 +81,11 @@ class Supervisor:
                 self.states.pop((*self.instances[msg.ti_id], msg.key), None)
             case comms.GetConnection():
                 if msg.conn_id in self.connections:
-                    return comms.ConnectionResult(conn_id=msg.conn_id, **self.connections[msg.conn_id])
+                    fields = dict.fromkeys(("conn_type", "host", "schema", "login", "password", "port", "extra"))
+                    return comms.ConnectionResult(conn_id=msg.conn_id, **fields | self.connections[msg.conn_id])
                 return comms.ErrorResponse(error=comms.ErrorType.CONNECTION_NOT_FOUND)
             case comms.ValidateInletsAndOutlets():
                 return comms.InactiveAssetsResult(inactive_assets=[])
-            case comms.GetAssetByUri():
-                return comms.ErrorResponse(error=comms.ErrorType.ASSET_NOT_FOUND)
             case comms.GetVariable():
                 return comms.ErrorResponse(error=comms.ErrorType.VARIABLE_NOT_FOUND)
         return None

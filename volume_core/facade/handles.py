@@ -222,7 +222,7 @@ class HandledRecord(Record):
         return self._handle.driver
 
     def __str__(self) -> str:
-        """The `vol://` URL of its version, or of the volume while it has none: one line, the same wherever it is made."""
+        """The `vol://` URL of its version, or of the volume while it has none: the same wherever it is made."""
         if self.index is not None and Locator.parse(self.index).volume == self.name:
             return url_of(self.index)
         return f"{PROTOCOL}://{store_root(self.store_url)}/{self.name}"

@@ -1,4 +1,4 @@
-"""`@task.volume`: the function gets a volume that is mounted, and what it has written is committed when it has returned.
+"""`@task.volume`: the function gets a volume that is mounted; what it has written is committed when it has returned.
 
     @task.volume(volume="my-dataset")
     def train(epochs: int, vol: RWVolume = None) -> float:
@@ -33,9 +33,8 @@ class VolumeDecoratedOperator(DecoratedOperator, PythonOperator):
     """
     Calls a function with a volume that is mounted, and commits it.
 
-    :param volume: the name of a volume, which is made if it is not there; a version, or what stands for one, of which it
-        is a fork; or `Volume.from_name_lazy(...)` (templated). Without it the volume is a new one, named after the DAG
-        and the task
+    :param volume: the name of a volume, which is made if it is not there; a version, or what stands for one, of which
+        it is a fork; or `Volume.from_name_lazy(...)` (templated). Without it, it is named after the DAG and the task
     :param mount_path: where; without it a path of its own
     :param message: of the commit (templated); without it the DAG, the task, the run and the try
     :param driver: the way to mount; without it the one that this machine can
@@ -48,6 +47,8 @@ class VolumeDecoratedOperator(DecoratedOperator, PythonOperator):
     template_fields: Sequence[str] = (*PythonOperator.template_fields, "volume", "message", "volume_conn_id")
     template_fields_renderers = PythonOperator.template_fields_renderers
     custom_operator_name = "@task.volume"
+    mounts_volumes = True
+    returns_volumes = True
 
     def __init__(
         self,
@@ -117,8 +118,8 @@ def _check(function: Callable[..., Any]) -> None:
         raise VolumeError(f"@task.volume gives {name} its volume as the parameter {PARAMETER!r}, and it has none")
     if parameter.default is inspect.Parameter.empty:
         raise VolumeError(
-            f"the parameter {PARAMETER!r} of {name} needs a default, {PARAMETER}: RWVolume = None, for Airflow binds the "
-            "function's arguments when the DAG is parsed"
+            f"the parameter {PARAMETER!r} of {name} needs a default, {PARAMETER}: RWVolume = None, for Airflow binds "
+            "the function's arguments when the DAG is parsed"
         )
 
 

@@ -9,6 +9,7 @@ Always true: a connection is read anew for each hook, so rotated keys count; to 
 from __future__ import annotations
 
 import functools
+import importlib
 import threading
 import uuid
 from collections.abc import Mapping
@@ -160,16 +161,16 @@ class VolumeHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the fields that the form of Airflow 2 has besides those of any connection."""
-        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
-        from wtforms import PasswordField, StringField
-
+        # Airflow 2 has both; 3 does not ask.
+        widgets = importlib.import_module("flask_appbuilder.fieldwidgets")
+        wtforms = importlib.import_module("wtforms")
         from volume_airflow.provider_info import conn_fields
 
         fields = {}
         for name, each in conn_fields().items():
             secret = each["schema"].get("format") == "password"
-            kind, widget = (PasswordField, BS3PasswordFieldWidget) if secret else (StringField, BS3TextFieldWidget)
-            fields[name] = kind(each["label"], widget=widget())
+            widget = widgets.BS3PasswordFieldWidget() if secret else widgets.BS3TextFieldWidget()
+            fields[name] = (wtforms.PasswordField if secret else wtforms.StringField)(each["label"], widget=widget)
         return fields
 
 

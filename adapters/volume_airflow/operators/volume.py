@@ -142,16 +142,14 @@ class VolumeMergeOperator(BaseOperator):
         """Merge, and return the version."""
         given = [taskvolumes.versioned(each, self.volume_conn_id) for each in _flat(self.versions)]
         if not given:
-            raise VolumeError(
-                f"{self.task_id} was given no version to merge: all tasks before it have returned nothing"
-            )
+            raise VolumeError(f"{self.task_id} was given no version to merge: no task before it has returned one")
         message = self.message or described(context)
         for _ in range(_TRIES):
             merged = self._merged(given, message)
             if merged is not None:
                 return merged
         raise ConflictError(
-            f"the head of {self.name or given[0].name!r} moved {_TRIES} times while versions were merged into it: try again"
+            f"the head of {self.name or given[0].name!r} moved {_TRIES} times during the merge: try again"
         )
 
     def _merged(self, given: Sequence[ROVolume], message: str) -> ROVolume | None:

@@ -1,7 +1,7 @@
 """The sensor: a task that waits for a new version of a volume, and returns it.
 
-Always true: it holds no worker's slot between two looks where it is deferrable or is rescheduled; what it returns is the
-version that it has seen, whatever the head names by then.
+Always true: it holds no worker's slot between two looks where it is deferrable or is rescheduled; what it returns is
+the version that it has seen, whatever the head names by then.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ class VolumeSensor(BaseSensorOperator):
     :param bucket: the store's URL; goes before that of the connection (templated)
     :param deferrable: wait in the triggerer, without a worker's slot
 
-    It keeps what is said of any sensor: `poke_interval`, `timeout`, `mode`, `soft_fail` and so on. While the store fails
-    by errors that may pass, it waits on.
+    It keeps what is said of any sensor: `poke_interval`, `timeout`, `mode`, `soft_fail` and so on. While the store
+    fails by errors that may pass, it waits on.
     """
 
     template_fields: Sequence[str] = ("name", "newer_than", "volume_conn_id", "bucket")
     ui_color = "#e3ecf7"
+    mounts_volumes = False
+    returns_volumes = True
 
     def __init__(
         self,

@@ -3,8 +3,8 @@
     Asset(uri="vol://...", watchers=[AssetWatcher(name="commits", trigger=VolumeCommitTrigger("my-dataset"))])
     VolumeSensor(..., deferrable=True)         waits by the first event
 
-Always true: between two looks at the head it sleeps, and no look holds up the event loop; a store that fails for a while
-is waited for, one that says that it will not do is an error at once; what crosses to the triggerer is text and numbers.
+Always true: between two looks at the head it sleeps, and no look holds up the event loop; a store that fails for a
+while is waited for, one that says that it will not do is an error at once; what crosses to the triggerer is JSON.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class VolumeCommitTrigger(BaseEventTrigger):
     """
     An event for each version that a volume's head comes to name.
 
-    The payload of an event is a mapping of text: `volume`, `version` (the id), `locator`, and `url`, the `vol://` URL of
-    that very version.
+    The payload of an event is a mapping of text: `volume`, `version` (the id), `locator`, and `url`, the `vol://` URL
+    of that very version.
 
     :param name: the volume
     :param newer_than: the id or locator of the version that is known already. Without one the first event is of the
@@ -57,7 +57,7 @@ class VolumeCommitTrigger(BaseEventTrigger):
         poll_interval_s: float = 60.0,
         patience: int = 10,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         if not poll_interval_s > 0:
             raise ValueError(f"poll_interval_s is {poll_interval_s!r}: give a number of seconds above 0")
         self.name = validate_name(name)
@@ -82,8 +82,9 @@ class VolumeCommitTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each new version.  Raises VolumeError where looking can be of no use."""
-        known, is_known = self.newer_than, self.newer_than is not None or self.first
-        failures = 0
+        told = await self._recalled()
+        known = told or self.newer_than
+        is_known, failures = known is not None or self.first, 0
         while True:
             try:
                 locator = await in_thread(self._head)
@@ -98,10 +99,40 @@ class VolumeCommitTrigger(BaseEventTrigger):
             failures = 0
             version = id_of(locator) if locator is not None else None
             if locator is not None and version != known and is_known:
-                yield TriggerEvent(payload(locator))
+                yield TriggerEvent(payload(locator))  # type: ignore[no-untyped-call]
             known, is_known = version, True
+            if version is not None and version != told:
+                told = version
+                await self._remember(version)
             # Many triggers that were made at once do not look at once for ever.
             await asyncio.sleep(self.poll_interval_s * random.uniform(0.9, 1.1))
+
+    async def _recalled(self) -> str | None:
+        """Return the id of the version that was told of last, by a triggerer before; None where nobody has kept it."""
+        if (state := self._state()) is None:
+            return None
+        try:
+            kept = await state.aget(self._key)
+        except Exception as error:  # whatever the line to Airflow raises: then it is as at the very beginning
+            log.warning("which version of %s was told last could not be asked: %s", self.name, error)
+            return None
+        return kept if isinstance(kept, str) else None
+
+    async def _remember(self, version: str) -> None:
+        if (state := self._state()) is None:
+            return
+        try:
+            await state.aset(self._key, version)
+        except Exception as error:  # whatever the line to Airflow raises: an event is told twice rather than never
+            log.warning("that version %s of %s was told could not be kept: %s", version, self.name, error)
+
+    def _state(self) -> Any:
+        """What keeps values for the asset that this watches for, from Airflow 3.3 on; a sensor's watches for none."""
+        return getattr(self, "asset_state_store", None)
+
+    @property
+    def _key(self) -> str:
+        return f"volume/{self.name}/told"
 
     def _head(self) -> str | None:
         """Return the locator of the version that the head names; None where there is no volume of the name."""
