@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from airflow.providers.standard.operators.python import PythonOperator
@@ -87,6 +87,32 @@ def test_writers_in_a_dataclass_are_versions(dag):
 
     [(_, envelope)] = supervisor.xcoms.items()
     assert envelope["__data__"]["one"]["__classname__"] == "volume_core.volumes.ROVolume"
+
+
+def test_a_namedtuple_arrives_as_a_tuple_and_a_class_with_a_constructor_of_its_own_does_not_fail_the_task(dag):
+    class Named(NamedTuple):
+        one: RWVolume
+        n: int
+
+    class Odd(dict):
+        def __init__(self, this_alone):
+            super().__init__(data=this_alone)
+
+    @task
+    def make():
+        return Named(new("one"), 2)
+
+    @task
+    def odd():
+        return Odd(new("two"))
+
+    make()
+    odd()
+    supervisor = run_tasks(dag)
+
+    version, number = returned(supervisor, "make")
+    assert ("one", 2) == (version.name, number)
+    assert "two" == returned(supervisor, "odd")["data"].name
 
 
 def test_multiple_outputs_are_versions_each_of_their_own(dag):
