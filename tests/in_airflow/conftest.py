@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import gc
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -61,6 +62,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "ignore::airflow.exceptions.RemovedInAirflow3Warning",
         # The pipes of its commands are left to be collected.
         "ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning",
+        "ignore:'_app_ctx_stack' is deprecated:DeprecationWarning",
+        # Its universal_pathlib has a list of protocols.
+        "ignore:Could not find default for known protocol 'vol':UserWarning",
     ):
         config.addinivalue_line("filterwarnings", noise)
 
@@ -107,6 +111,19 @@ if _HAS_2:
     @pytest.fixture(autouse=True)
     def database_of_tasks(database: Path) -> None:
         """A task's process of Airflow 2 has the database."""
+
+    @pytest.fixture(autouse=True)
+    def noise_of_tasks(silence: None, caplog: pytest.LogCaptureFixture):
+        """What Airflow 2 logs of a task that fails, and of an operator that calls `execute` of the one it derives from,
+        3 does not log by logging."""
+        noise = ("Task failed with exception", "cannot be called outside TaskInstance!")
+
+        def is_ours(record: logging.LogRecord) -> bool:
+            return not record.getMessage().endswith(noise)
+
+        caplog.handler.addFilter(is_ours)
+        yield
+        caplog.handler.removeFilter(is_ours)
 
 
 @pytest.fixture(scope="session")
