@@ -41,6 +41,7 @@ def task_runs(
     from airflow.utils.session import create_session
     from airflow.utils.state import TaskInstanceState
 
+    task.retries = max(task.retries, max_tries)  # which 2 asks, too, whether there is another try
     _make_known(task.dag)
     message, failure = None, None
     with create_session() as session:

@@ -44,6 +44,7 @@ os.environ |= {
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     "SCARF_ANALYTICS": "false",
+    "SQLALCHEMY_SILENCE_UBER_WARNING": "1",  # of Airflow 2
     "DO_NOT_TRACK": "true",
 }
 (_HOME / "dags").mkdir()
@@ -62,8 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "ignore::airflow.exceptions.RemovedInAirflow3Warning",
         # The pipes of its commands are left to be collected.
         "ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning",
-        "ignore:'_app_ctx_stack' is deprecated:DeprecationWarning",
+        "ignore:.*is deprecated and will be removed in Flask:DeprecationWarning",
         # Its universal_pathlib has a list of protocols.
+        "ignore:in a future version of UPath:PendingDeprecationWarning",
         "ignore:Could not find default for known protocol 'vol':UserWarning",
     ):
         config.addinivalue_line("filterwarnings", noise)
