@@ -308,3 +308,23 @@ def test_a_trigger_watches_for_an_asset():
     with DAG("watching", schedule=[Asset(name="data", uri="vol://data", watchers=[watcher])]) as dag:
         pass
     assert "VolumeCommitTrigger" in json.dumps(DagSerialization.to_dict(dag), default=str)
+
+
+def test_a_sensor_is_deferred_and_goes_on_with_a_database(run_dag, monkeypatch):
+    first, looks = made(a="1"), []
+    look = VolumeCommitTrigger._head
+
+    def committed_meanwhile(self):
+        looks.append(1)
+        if len(looks) == 2:
+            committed(b="2")
+        return look(self)
+
+    monkeypatch.setattr(VolumeCommitTrigger, "_head", committed_meanwhile)
+    with DAG("deferring", schedule=None) as dag:
+        VolumeSensor(task_id="it", name="data", newer_than=first.version, deferrable=True, poke_interval=0.02)
+
+    run, xcoms = run_dag(dag)
+
+    assert run.state == "success"
+    assert xcoms["it", -1, "return_value"] == Volume.from_name_sync("data").committed != first
