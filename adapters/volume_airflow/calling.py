@@ -117,24 +117,15 @@ class Call:
 
     # -- around the operator
 
-    def executes(self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, takes: bool) -> Any:
-        """Call *inner*, the operator's `execute` or `resume_execution`, with volumes as values."""
+    def executes(self, inner: Callable[[], Any], context: Mapping[str, Any] | None = None) -> Any:
+        """Return what *inner* does, with versions in it; *inner* is the operator's execution, and takes nothing."""
         if _call is self:  # a task that goes on may do so by being executed from its beginning
-            if takes:
-                self._take()
-            return inner(*args, **kwargs)
-        self.context = kwargs.get("context") or next((each for each in args if isinstance(each, Mapping)), {})
+            return inner()
+        self.context = context or {}
         with running.runs(self.ti, self.context):
             self._begin()
             try:
-                if takes:
-                    self._take()
-                else:
-                    self._goes_on = True
-                    kwargs = self._woken(kwargs)
-                self._tell_given()
-                result = inner(*args, **kwargs)
-                handed = self.handed_over(result)
+                handed = self.handed_over(inner())
                 self._finish()
                 return handed
             except BaseException as error:
@@ -191,7 +182,7 @@ class Call:
 
     # -- in
 
-    def _take(self) -> None:
+    def take(self) -> None:
         """Make volumes of what stands for them, in this run's arguments of the task's function."""
         function = getattr(self.task, "python_callable", None)
         if function is None or not hasattr(self.task, "op_kwargs") or not _may_take(function):
@@ -200,7 +191,8 @@ class Call:
 
         taken(self, function)
 
-    def _tell_given(self) -> None:
+    def tell_given(self) -> None:
+        """Have lineage look at what the task is given."""
         if self.attempt is not None:
             from volume_airflow import lineage
 
@@ -210,20 +202,19 @@ class Call:
         """Return the fork that this try begins with; *given* is one of what the task was given."""
         slot = Slot(parameter, len(self.forks))
         volume = given.fork_sync(given.name) if given.index is not None else given
-        if self.options.retry == "resume":
+        if self.options.retry == "resume" and not _runs_elsewhere(self.task):
             volume = self.tries.begun(slot, volume)
         self.forks[slot] = (volume, volume.index)
         return volume
 
-    def _woken(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return *kwargs* of resume_execution with writers in the place of what crossed a deferral."""
+    def woken(self, carried: Any) -> Any:
+        """Return *carried*, the arguments with which a task goes on, with writers for what crossed a deferral."""
         from volume_airflow import crossing
 
-        carried = kwargs.get("next_kwargs")
+        self._goes_on = True
         if not carried or not crossing.has_crossed(carried):
-            return kwargs
-        self.attend()
-        return {**kwargs, "next_kwargs": crossing.woken(carried, self)}
+            return carried
+        return crossing.woken(carried, self)
 
     # -- out
 
@@ -257,6 +248,7 @@ class Call:
         if self.attempt is None:
             return
         self.attempt.finish()
+        _settle()
         for kept in self.attempt.leave():
             log.warning("written to and not returned, so not committed: %s", kept)
         self._ended_well()
@@ -271,6 +263,7 @@ class Call:
         names = {each.__name__ for each in type(error).__mro__}
         if self.attempt is None:
             return
+        _settle()
         if names & _GOES_ON:
             self._go_on_later(error)
         elif names & _HAS_NO_RESULT:
@@ -306,7 +299,7 @@ class Call:
         if self._may_be_resumed:
             self.tries.failed()
         self.forks.clear()
-        if isinstance(error, StorageError) and not error.transient:
+        if isinstance(error, StorageError) and not error.transient and sys.modules.get("airflow") is not None:
             raise _never_again(error) from error
 
     def _says_drop(self) -> bool:
@@ -327,12 +320,19 @@ class Call:
                 )  # fmt: skip
 
 
+def _settle() -> None:
+    """See that handles which nobody has any more have let go, and have said so: Airflow's processes end abruptly."""
+    from volume_core.facade.releasing import settle
+
+    settle()
+
+
 def _never_again(error: BaseException) -> BaseException:
     """Return what Airflow fails a task with at once, whatever tries are left."""
     try:
         from airflow.sdk.exceptions import AirflowFailException
     except ImportError:
-        from airflow.exceptions import AirflowFailException  # type: ignore[assignment,no-redef]
+        from airflow.exceptions import AirflowFailException  # type: ignore[no-redef]
 
     return AirflowFailException(f"{error} (no retry cures this)")
 
@@ -349,21 +349,56 @@ def wrap(ti: Any) -> None:
     """Have volumes as values of *ti*'s task: of this run's copy of its operator, and of what it pushes."""
     call = Call(ti)
     task = ti.task
-    for name in ("execute", "resume_execution"):
-        if (inner := getattr(task, name, None)) is not None:
-            object.__setattr__(task, name, _through(call, inner, takes=name == "execute"))
+    object.__setattr__(task, "execute", _executing(call, task.execute))
+    if (resumes := getattr(task, "resume_execution", None)) is not None:
+        object.__setattr__(task, "resume_execution", _resuming(call, resumes))
     object.__setattr__(task, "on_kill", _ending(call, task.on_kill))
+    if _runs_elsewhere(task):
+        object.__setattr__(task, "get_python_source", _sending(call, task.get_python_source))
     object.__setattr__(ti, "xcom_push", _pushing(call, ti.xcom_push))
     if (push := getattr(ti, "axcom_push", None)) is not None:
         object.__setattr__(ti, "axcom_push", _pushing(call, push))
 
 
-def _through(call: Call, inner: Callable[..., Any], *, takes: bool) -> Callable[..., Any]:
-    @functools.wraps(inner)
-    def executes(*args: Any, **kwargs: Any) -> Any:
-        return call.executes(inner, args, kwargs, takes=takes)
+def _runs_elsewhere(task: Any) -> bool:
+    """Whether *task* is a function that another interpreter of this machine runs: its source is sent there."""
+    return any(each.__name__ == "_BasePythonVirtualenvOperator" for each in type(task).__mro__)
 
-    return executes
+
+def _executing(call: Call, inner: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(inner)
+    def execute(context: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        def executed() -> Any:
+            call.take()
+            call.tell_given()
+            return inner(context, *args, **kwargs)
+
+        return call.executes(executed, context)
+
+    return execute
+
+
+def _resuming(call: Call, inner: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(inner)
+    def resume_execution(next_method: str, next_kwargs: Any, context: Mapping[str, Any]) -> Any:
+        def resumed() -> Any:
+            kwargs = call.woken(next_kwargs)
+            call.tell_given()
+            return inner(next_method, kwargs, context)
+
+        return call.executes(resumed, context)
+
+    return resume_execution
+
+
+def _sending(call: Call, inner: Callable[[], str]) -> Callable[[], str]:
+    @functools.wraps(inner)
+    def get_python_source() -> str:
+        from volume_airflow.elsewhere import source_of
+
+        return source_of(call, inner())
+
+    return get_python_source
 
 
 def _ending(call: Call, inner: Callable[..., Any]) -> Callable[..., Any]:

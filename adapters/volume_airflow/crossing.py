@@ -51,13 +51,13 @@ def _give_versions(trigger: Any, call: Call) -> None:
 
 
 def _carried(volume: RWVolume, call: Call) -> dict[str, Any]:
-    began = volume.index
+    assert call.attempt is not None
     if volume.status_sync().changed:
         version = call.hand_over(volume)
         log.info("volume %s goes through the deferral as %s", volume.name, version.locator)
     record = volume.model_dump(mode="python", exclude={"produced_by", "parent_produced_by"})
-    is_checkpoint = volume.index is not None and volume.index != began
-    return {_KEY: {"record": record, "on_conflict": volume._handle.policy, "is_checkpoint": is_checkpoint}}
+    checkpoints = call.attempt.handed_over(volume.name)
+    return {_KEY: {"record": record, "on_conflict": volume._handle.policy, "checkpoints": checkpoints}}
 
 
 def has_crossed(value: Any) -> bool:
@@ -80,10 +80,13 @@ def woken(value: Any, call: Call) -> Any:
 
 def _writer(carried: dict[str, Any], call: Call) -> RWVolume:
     from volume_core import RWVolume
+    from volume_core.facade.versions import read_version
+    from volume_core.format.names import Locator
 
     volume = RWVolume.model_validate(carried["record"])
     volume._handle.policy = carried["on_conflict"]
-    if carried["is_checkpoint"]:
-        assert call.attempt is not None
-        call.attempt.go_on_from(volume._existing())
+    call.attend()
+    assert call.attempt is not None
+    for locator in carried["checkpoints"]:
+        call.attempt.go_on_from(read_version(Locator.parse(locator), volume._place()))
     return volume

@@ -162,25 +162,12 @@ def _tell_by_alias(task: Any, events: Any, version: ROVolume, extra: dict[str, A
     extra = _together(before.extra, extra) if before is not None else _together({}, extra)
     if before is not None:
         told.remove(before)
-    _add(accessor, version, uri, extra)
+    accessor.add(asset_of(version.store_url, version.name), extra=extra)
 
 
 def _uri_of_event(event: Any) -> str:
     key = getattr(event, "dest_asset_key", None)
     return str(key.uri if key is not None else event.dest_dataset_uri if hasattr(event, "dest_dataset_uri") else "")
-
-
-def _add(accessor: Any, version: ROVolume, uri: str, extra: dict[str, Any]) -> None:
-    """Tell of *version*, as the asset that has this URI already, whatever its author has named it; else as ours."""
-    reference = getattr(compat.Asset, "ref", None)
-    if reference is not None:
-        try:
-            accessor.add(reference(uri=uri), extra=extra)
-        except Exception as error:  # there is none yet; or who knows it cannot be asked, and ours is right too
-            log.debug("no asset %s yet: %s", uri, error)
-        else:
-            return
-    accessor.add(asset_of(version.store_url, version.name), extra=extra)
 
 
 # -- hook lineage, which OpenLineage reads

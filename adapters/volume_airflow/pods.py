@@ -29,6 +29,7 @@ ANNOTATION = "volume-core/pod"
 BASE = "base"  # the container in which Airflow runs a task, whatever the template calls it
 
 _OWN_POD = "KubernetesPodOperator"
+_MACRO = "macros.volume."
 
 
 def volume_pod_override(base: Any = None, **options: Unpack[PodOptions]) -> Any:
@@ -81,7 +82,8 @@ def uses_volumes(task: Any) -> bool:
     """Whether *task*, as its DAG's file has it, mounts volumes where it runs.
 
     An operator says so by an attribute `mounts_volumes`, True or False.  Else a task uses volumes if its function is
-    annotated with them or is decorated with `mounts`, or if it is given the output of a task that returns them.
+    annotated with them or is decorated with `mounts`, if it is given the output of a task that returns them (which an
+    operator says by an attribute `returns_volumes`), or if a template of it mounts them.
     """
     kind = _class_of(task)
     said = getattr(kind, "mounts_volumes", None)
@@ -92,7 +94,7 @@ def uses_volumes(task: Any) -> bool:
     function = _function_of(task)
     if function is not None and (getattr(function, "mounts_volumes", False) or _takes(function) or _returns(function)):
         return True
-    return any(_gives_volumes(each) for each in _given_by(task))
+    return any(_gives_volumes(each) for each in _given_by(task)) or any(_mounts(each) for each in _fields(task))
 
 
 def _class_of(task: Any) -> type:
@@ -144,13 +146,26 @@ def _given_by(task: Any) -> Iterator[Any]:
         from airflow.models.xcom_arg import XComArg
 
     if hasattr(task, "partial_kwargs"):
-        values = list(task.partial_kwargs.values())
         yield from task.iter_mapped_dependencies()
-    else:
-        values = [getattr(task, field, None) for field in task.template_fields]
-    for value in values:
+    for value in _fields(task):
         for operator, _key in XComArg.iter_xcom_references(value):
             yield operator
+
+
+def _fields(task: Any) -> list[Any]:
+    """Return what *task*'s templates are, or of a mapped one all that its instances have in common."""
+    if hasattr(task, "partial_kwargs"):
+        return list(task.partial_kwargs.values())
+    return [getattr(task, field, None) for field in task.template_fields]
+
+
+def _mounts(field: Any) -> bool:
+    """Whether a template in *field* calls the macro that mounts."""
+    if isinstance(field, str):
+        return _MACRO in field
+    if isinstance(field, dict):
+        return any(_mounts(each) for each in field.values())
+    return isinstance(field, list | tuple) and any(_mounts(each) for each in field)
 
 
 # -- pods

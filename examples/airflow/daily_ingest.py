@@ -5,8 +5,8 @@
                      ──fork──> ap ─┘
 
 Each partition is a mapped task with a fork of its own: no locks, nothing half-done is ever seen, and a partition that
-fails is fetched again alone.  A day that is run again replaces its files and no others.  The volume's history is the
-history of its days: `volume log events`; that of one region: `volume log events-eu`.
+fails is fetched again alone.  A day that is run again replaces its files and no others, and days that run at once land
+one after the other.  The volume's history is that of its days: `volume log events`.
 """
 
 import csv
@@ -15,6 +15,7 @@ import random
 
 from airflow.sdk import dag, task
 
+from volume_airflow.operators.volume import VolumeMergeOperator
 from volume_core import ROVolume, RWVolume, Volume
 
 
@@ -24,9 +25,8 @@ def fetched(region: str, day: str) -> list[tuple[str, int]]:
     return [(f"{region}-{number}", numbers.randrange(100)) for number in range(1000)]
 
 
-# One run at a time: a merge moves the head only from where its partitions began.
-@dag(schedule="@daily", start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), catchup=False, max_active_runs=1)
-def daily_ingest():
+@dag(schedule="@daily", start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), catchup=False)
+def daily_ingest() -> None:
     """Fetch a day."""
 
     @task
@@ -49,13 +49,9 @@ def daily_ingest():
             csv.writer(out).writerows(fetched(region, day))
         return partition
 
-    @task
-    def land(partitions: list[ROVolume], day: str) -> ROVolume:
-        """Make one version of all partitions; no data is moved."""
-        return Volume.merge_sync(list(partitions), name="events", message=f"{day}: {len(partitions)} regions")
-
-    day = "{{ ds }}"
-    land(fetch.partial(events=today(), day=day).expand(region=regions()), day)
+    partitions = fetch.partial(events=today(), day="{{ ds }}").expand(region=regions())
+    # One version of all of them, on top of what the head names by then; no data is moved.
+    VolumeMergeOperator(task_id="land", versions=partitions, name="events", message="{{ ds }}")
 
 
 daily_ingest()

@@ -12,7 +12,7 @@ from volume_core import RWVolume
 
 
 @dag(schedule=None, params={"pages": Param(type="string", description="a locator, NAME, or vol:// URL")})
-def hand_over():
+def hand_over() -> None:
     """Count words."""
 
     @task

@@ -20,7 +20,7 @@ CUSTOMERS = "id,name\n1,Ada\n2,Grace\n"
 
 
 @dag(schedule=None)
-def sql_on_files():
+def sql_on_files() -> None:
     """Load, query, count."""
 
     @task

@@ -86,8 +86,6 @@ class Supervisor:
                 return comms.ErrorResponse(error=comms.ErrorType.CONNECTION_NOT_FOUND)
             case comms.ValidateInletsAndOutlets():
                 return comms.InactiveAssetsResult(inactive_assets=[])
-            case comms.GetAssetByUri():
-                return comms.ErrorResponse(error=comms.ErrorType.ASSET_NOT_FOUND)
             case comms.GetVariable():
                 return comms.ErrorResponse(error=comms.ErrorType.VARIABLE_NOT_FOUND)
         return None

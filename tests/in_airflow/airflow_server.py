@@ -71,6 +71,9 @@ class RealAirflow:
         """The value that a task has pushed, as the next one gets it."""
         from airflow.sdk.serde import deserialize
 
+        from volume_airflow import envelopes
+
+        envelopes.allow()  # the plugin has, in processes of Airflow
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
         return deserialize(self.get(path, map_index=map_index, deserialize=False, stringify=False)["value"])
 

@@ -1,6 +1,6 @@
 """What the adapter's tests run on: Airflow as it is installed, with a home of its own.
 
-Where Airflow is missing nothing here is collected (tox -e airflow installs it).  A file that imports `airflow.sdk` is
+Where Airflow is missing nothing here is collected (tox -e airflow installs it).  A file that begins with imports of `airflow.sdk` is
 of Airflow 3 alone, and not collected with 2.11; one that runs with both has its names from volume_airflow.compat.
 
 Always true: the settings are in the environment before Airflow is imported, so children have them too; no test touches
@@ -14,6 +14,7 @@ import fcntl
 import gc
 import importlib.util
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -33,6 +34,7 @@ for _name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
 os.environ |= {
     "AIRFLOW__API_AUTH__JWT_SECRET": "a-key-of-these-tests" * 4,
     "AIRFLOW_HOME": str(_HOME),
+    "AIRFLOW__CORE__FERNET_KEY": "YS1rZXktb2YtdGhlc2UtdGVzdHMtYS1rZXktb2YtdGg=",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__DAGS_FOLDER": str(_HOME / "dags"),
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
@@ -48,7 +50,8 @@ os.environ |= {
 _TESTS = Path(__file__).parent.glob("test_*.py")
 _HAS_NONE = importlib.util.find_spec("airflow") is None
 _HAS_2 = not _HAS_NONE and not compat.IS_3
-collect_ignore = [each.name for each in _TESTS if _HAS_NONE or (_HAS_2 and "airflow.sdk" in each.read_text())]
+_ONLY_3 = re.compile(r"^(from|import) airflow\.sdk\b", re.MULTILINE)
+collect_ignore = [each.name for each in _TESTS if _HAS_NONE or (_HAS_2 and _ONLY_3.search(each.read_text()))]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -225,16 +225,16 @@ def test_a_volume_is_one_asset_whoever_names_it():
     store = place_of(None).url
     asset, same = volume_asset("raw"), volume_asset("raw", store)
 
-    assert (asset.name, asset.uri) == (same.name, same.uri) == (asset_of(store, "raw").name, uri_of(store, "raw"))
-    assert asset.name == f"volume:raw@{store}"
+    written_down = Asset(uri_of(store, "raw"))
+
+    assert asset == same == asset_of(store, "raw") == written_down
     assert asset != volume_asset("raw", "s3://bucket/prefix")
 
 
-def test_an_asset_in_a_bucket_has_a_uri_that_airflow_leaves_as_it_is():
+def test_the_first_argument_of_an_asset_is_its_name_and_a_volume_has_its_uri_for_one():
     asset = volume_asset("raw", "s3://bucket/prefix")
 
-    assert "vol://s3+bucket/prefix/-/raw" == asset.uri
-    assert "volume:raw@s3://bucket/prefix" == asset.name
+    assert "vol://s3+bucket/prefix/-/raw" == asset.uri == asset.name
 
 
 def test_airflow_takes_marks_out_of_uris_and_none_of_a_volume_has_them():
@@ -295,22 +295,3 @@ def test_events_reach_the_database_and_consumers_read_the_version(run_dag):
     assert [xcoms[name, -1, "return_value"].locator for name in ("produce", "again")] == found[
         "consume", -1, "return_value"
     ]
-
-
-def test_an_asset_that_has_the_uri_already_is_the_one_that_has_the_event(run_dag):
-    from airflow.models.asset import AssetEvent, AssetModel
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    named = Asset("my own name", volume_asset("known").uri)
-    with DAG("waits_for_it", schedule=[named], start_date=START) as waits:
-        task(lambda: 1, task_id="wait")()
-    with DAG("makes_it", schedule=None, start_date=START) as makes:
-        task(lambda: written(Volume.new("known"), {"a": "1"}), task_id="make")()
-
-    run_dag(waits)
-    run_dag(makes)
-
-    with create_session() as session:
-        query = select(AssetModel.name).join(AssetEvent, AssetEvent.asset_id == AssetModel.id)
-        assert ["my own name"] == list(session.scalars(query.where(AssetModel.uri == named.uri)))

@@ -15,7 +15,9 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, BaseOperator, task
 from airflow_pods import with_policy
 
+from volume_airflow.operators.volume import VolumeMergeOperator
 from volume_airflow.pods import ANNOTATION, uses_volumes, volume_pod_override
+from volume_airflow.sensors.volume import VolumeSensor
 from volume_core import ROVolume, RWVolume, Volume, mounts
 
 if TYPE_CHECKING:
@@ -143,6 +145,25 @@ def test_an_operator_says_by_itself_whether_it_mounts(dag):
     assert mark_of(Mounts(task_id="mounts")) == "{}"
     assert mark_of(asks) is None
     assert mark_of(BashOperator(task_id="bash", bash_command="ls", cwd=asks.output)) == "{}"
+
+
+def test_a_template_that_mounts_is_seen(dag):
+    command = "ls {{ macros.volume.path('data') }}"
+    assert mark_of(BashOperator(task_id="command", bash_command=command)) == "{}"
+    assert mark_of(BashOperator(task_id="env", bash_command="ls $D", env={"D": command[3:]})) == "{}"
+    assert mark_of(BashOperator(task_id="neither", bash_command="ls {{ ds }}", env={"D": "volume"})) is None
+
+
+def test_what_this_package_brings_says_whether_it_mounts(dag):
+    merge = VolumeMergeOperator(task_id="merge", versions=["a", "b"])
+    sensor = VolumeSensor(task_id="sensor", name="data")
+
+    @task.volume(volume="data")
+    def write(vol: RWVolume = None): ...
+
+    assert (mark_of(merge), mark_of(sensor), mark_of(write().operator)) == (None, None, "{}")
+    assert mark_of(BashOperator(task_id="after_merge", bash_command="ls", cwd=merge.output)) == "{}"
+    assert mark_of(BashOperator(task_id="after_sensor", bash_command="ls", cwd=sensor.output)) == "{}"
 
 
 def test_a_task_can_say_that_its_pod_shall_be_left_alone(dag):

@@ -157,10 +157,10 @@ def test_names_and_messages_are_text_on_every_page(get):
     first = made("raw", kept="1")
     version = following(first, {HOSTILE.replace("/", "|"): b"1"}, message=HOSTILE)
 
-    for path in ("/", f"/?q={quote(HOSTILE)}", "/volume/raw", f"/volume/raw/{version.version}",
-                 f"/volume/raw/{version.version}/files", f"/volume/raw/{version.version}/changes",
-                 f"/volume/raw/{version.version}/changes?with={quote(HOSTILE)}",
-                 f"/volume/raw/{version.version}/files?path={quote(HOSTILE)}", f"/volume/{quote(HOSTILE, safe='')}"):  # fmt: skip
+    here = f"/volume/raw/{version.version}"
+    for path in ("/", f"/?q={quote(HOSTILE)}", "/volume/raw", here, f"{here}/files", f"{here}/changes",
+                 f"{here}/changes?with={quote(HOSTILE)}", f"{here}/files?path={quote(HOSTILE)}",
+                 f"/volume/{quote(HOSTILE, safe='')}"):  # fmt: skip
         page = get(path).text
         assert "<script>alert" not in page, path
         assert page.startswith("<!DOCTYPE html>"), path

@@ -159,6 +159,11 @@ class Attempt:
             self._published.append(version)
             self._committed.append(version)
 
+    def handed_over(self, name: str) -> list[str]:
+        """Return the locators of what was committed of the volume *name* by handing over, oldest first."""
+        with self._lock:
+            return [str(each.locator) for each in self._published if each.locator.volume == name]
+
     def at_work(self) -> list[Left]:
         """What is mounted to write, now, newest first; it may be unchanged.  A handler of signals may ask."""
         held = [(handle, handle._handle.held) for handle in self._alive()]

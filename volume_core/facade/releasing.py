@@ -44,7 +44,7 @@ class _Janitor:
         self._left: dict[int, Releasable] = {}
         # Put from the garbage collector, which may run while this very queue is in use: only a
         # SimpleQueue allows that.
-        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[int | threading.Event | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._next = 0
 
@@ -64,6 +64,13 @@ class _Janitor:
     def collected(self, number: int) -> None:
         self._queue.put(number)
 
+    def settle(self) -> None:
+        """Wait until what was collected so far is released."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            done = threading.Event()
+            self._queue.put(done)
+            done.wait(_PATIENCE_S)
+
     def finish(self) -> None:
         """Release everything, newest first."""
         if self._thread is not None:
@@ -73,8 +80,11 @@ class _Janitor:
             self._release(number)
 
     def _work(self) -> None:
-        while (number := self._queue.get()) is not None:
-            self._release(number)
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+            else:
+                self._release(item)
 
     def _release(self, number: int) -> None:
         with self._lock:
@@ -101,6 +111,14 @@ def _at_exit() -> None:
 
 os.register_at_fork(after_in_child=_in_child)
 atexit.register(_at_exit)
+
+
+def settle() -> None:
+    """Wait until what handles that were collected so far have left is taken down, for 30 seconds at most.
+
+    For a process that ends without Python's end, in which nothing else would wait for that.
+    """
+    _janitor.settle()
 
 
 def release_with(owner: object, releasable: Releasable) -> Callable[[], None]:

@@ -1,10 +1,10 @@
 """A volume as an asset: one name and one URI, made by one rule, so that all who name a volume mean one asset.
 
-    uri    vol://s3+bucket/prefix/-/NAME     its `vol://` URL: the same in every process, whatever its default store
-    name   volume:NAME@s3://bucket/prefix
+    vol://s3+bucket/prefix/-/NAME     its `vol://` URL: the same in every process, whatever its default store
 
 Airflow knows an asset by its name and its URI together and lets neither be used twice, so two spellings of one volume
-would be two assets, of which one is never updated.
+would be two assets, of which one is never updated.  The name is the URI, for that is the name which Airflow gives an
+asset whose author gives none: `Asset("vol://...")` is the same asset as volume_asset() of that volume.
 
 Always true: an asset is a volume, never a version, which is in the events' `extra`; Airflow's normalization leaves its
 URI as it is, for a store's URL holds no "?" and no "#", and it does not end with a slash.
@@ -44,9 +44,7 @@ def asset_of(store: str, name: str, extra: dict[str, Any] | None = None) -> Asse
 def _asset(store: str, name: str, options: dict[str, Any]) -> Asset:
     from volume_airflow import compat
 
-    uri = uri_of(store, name)
-    # Before Airflow 3 they are Datasets, and have no names.
-    return compat.Asset(name=name_of(store, name), uri=uri, **options) if compat.IS_3 else compat.Asset(uri, **options)
+    return compat.Asset(uri_of(store, name), **options)
 
 
 def uri_of(store: str, name: str) -> str:
@@ -65,14 +63,6 @@ def _address(uri: str) -> Address:
     from volume_core.facade.addresses import parse, strip
 
     return parse(strip(uri))
-
-
-def name_of(store: str, name: str) -> str:
-    """Return the name of that asset.
-
-    It says the store: Airflow lets each name stand for one URI, and volumes of two stores may have one name.
-    """
-    return f"volume:{name}@{store}"
 
 
 def is_volume(uri: str, store: str, name: str) -> bool:

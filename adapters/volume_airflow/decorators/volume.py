@@ -47,6 +47,8 @@ class VolumeDecoratedOperator(DecoratedOperator, PythonOperator):
     template_fields: Sequence[str] = (*PythonOperator.template_fields, "volume", "message", "volume_conn_id")
     template_fields_renderers = PythonOperator.template_fields_renderers
     custom_operator_name = "@task.volume"
+    mounts_volumes = True
+    returns_volumes = True
 
     def __init__(
         self,

@@ -34,6 +34,8 @@ class VolumeSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = ("name", "newer_than", "volume_conn_id", "bucket")
     ui_color = "#e3ecf7"
+    mounts_volumes = False
+    returns_volumes = True
 
     def __init__(
         self,

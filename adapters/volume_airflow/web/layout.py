@@ -21,7 +21,8 @@ _STYLE = """
 :root{color-scheme:light dark;--line:rgba(128,128,128,.35);--soft:rgba(128,128,128,.1)}
 body{margin:0 auto;max-width:76rem;padding:1.25rem 1.5rem 3rem;font:14px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue",sans-serif}
-.volume-page{max-width:none!important}
+.volume-page{max-width:none!important;padding:0!important}
+.volume-page .vp-chart{margin-left:auto;margin-right:auto}
 nav.way{font-size:13px;opacity:.85;margin-bottom:.75rem}
 nav.way a{color:#3578b8;text-decoration:none}
 nav.way a:hover{text-decoration:underline}
@@ -44,10 +45,14 @@ color:inherit;cursor:pointer}
 .empty{padding:2.5rem 1rem;text-align:center;opacity:.75;border:1px dashed var(--line);border-radius:8px;margin:1rem 0}
 """
 # Airflow's switch between light and dark is in the browser's storage; without it, or without a script, the system's.
-_SCRIPT = (
-    'try{const t=localStorage.getItem("theme");'
-    'if(t==="dark"||t==="light")document.documentElement.style.colorScheme=t}catch{}'
-)
+# Its frames may open no windows: a link to a task's page in Airflow is followed by the page around this one.
+_SCRIPT = """
+try{const t=localStorage.getItem("theme");
+if(t==="dark"||t==="light")document.documentElement.style.colorScheme=t}catch{}
+if(parent!==self)document.addEventListener("click",e=>{
+const l=e.target.closest("a[target=_blank]");if(!l)return;e.preventDefault();
+const a=parent.document.createElement("a");a.href=l.href;a.target="_blank";a.rel="noopener noreferrer";a.click()})
+"""
 
 
 class Tab(NamedTuple):
