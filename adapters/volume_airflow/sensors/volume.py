@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from volume_airflow.compat import BaseSensorOperator, PokeReturnValue, conf
+from volume_airflow.operators.volume import LINKS
 from volume_airflow.triggers.volume import VolumeCommitTrigger, head_of, id_of
 from volume_core import InvalidNameError, ROVolume, StorageError, Volume
 from volume_core.passing.environment import Lease
@@ -34,6 +35,7 @@ class VolumeSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = ("name", "newer_than", "volume_conn_id", "bucket")
     ui_color = "#e3ecf7"
+    operator_extra_links = LINKS
     mounts_volumes = False
     returns_volumes = True
 
