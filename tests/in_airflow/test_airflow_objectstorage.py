@@ -13,6 +13,11 @@ from volume_airflow.compat import DAG, ObjectStoragePath, deserialize, serialize
 from volume_core import ROVolume, Volume, VolumeError
 from volume_core.fs import VolumeFileSystem
 
+# Airflow 2's paths do not ask universal_pathlib for a class of their scheme.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Could not find default for known protocol 'vol'", "ignore::PendingDeprecationWarning"
+)
+
 
 @pytest.fixture(autouse=True)
 def own_connections(monkeypatch):

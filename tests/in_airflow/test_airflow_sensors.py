@@ -116,6 +116,8 @@ def _trigger_of(message):
     """The trigger of a task that was deferred, as the triggerer makes it."""
     from volume_airflow.compat import deserialize
 
+    if not hasattr(message, "classpath"):  # Airflow 2 has the trigger itself there
+        return VolumeCommitTrigger(**message.trigger.serialize()[1] | {"poll_interval_s": 0.02})
     module, _, name = message.classpath.rpartition(".")
     arguments = message.trigger_kwargs
     if isinstance(arguments, str):

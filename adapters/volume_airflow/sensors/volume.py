@@ -59,7 +59,24 @@ class VolumeSensor(BaseSensorOperator):
         self.deferrable = deferrable
 
     def poke(self, context: Any) -> PokeReturnValue:
-        """Look once."""
+        """Look once; where there is nothing new a deferrable sensor leaves the worker, by TaskDeferred."""
+        looked = self._look()
+        if self.deferrable and not looked:
+            self.defer(
+                timeout=datetime.timedelta(seconds=self.timeout),
+                trigger=VolumeCommitTrigger(
+                    self.name,
+                    newer_than=self._known(),
+                    first=True,
+                    volume_conn_id=self.volume_conn_id,
+                    bucket=self.bucket,
+                    poll_interval_s=self.poke_interval or 1.0,
+                ),
+                method_name="execute_complete",
+            )
+        return looked
+
+    def _look(self) -> PokeReturnValue:
         try:
             locator = head_of(self.name, self.volume_conn_id, self.bucket)
         except StorageError as error:
@@ -70,27 +87,6 @@ class VolumeSensor(BaseSensorOperator):
         if locator is None or id_of(locator) == self._known():
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._version(locator))
-
-    def execute(self, context: Any) -> Any:
-        """Wait, and return the version."""
-        if not self.deferrable:
-            return super().execute(context)
-        looked = self.poke(context)
-        if looked:
-            return looked.xcom_value
-        self.defer(
-            timeout=datetime.timedelta(seconds=self.timeout),
-            trigger=VolumeCommitTrigger(
-                self.name,
-                newer_than=self._known(),
-                first=True,
-                volume_conn_id=self.volume_conn_id,
-                bucket=self.bucket,
-                poll_interval_s=self.poke_interval or 1.0,
-            ),
-            method_name="execute_complete",
-        )
-        return None
 
     def execute_complete(self, context: Any, event: dict[str, str]) -> ROVolume:
         """Return the version that the trigger has told of."""
