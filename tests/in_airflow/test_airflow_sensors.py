@@ -82,11 +82,13 @@ def _answering(answers, then):
     return answer
 
 
+@pytest.mark.loud
 def test_a_store_that_says_no_fails_the_sensor(monkeypatch):
     monkeypatch.setattr("volume_airflow.sensors.volume.head_of", _answering([StorageError("no such key")], None))
     assert "no such key" in str(sensed(name="data").error)
 
 
+@pytest.mark.loud
 def test_what_is_no_version_is_refused():
     ended = sensed(name="data", newer_than=3)
     made(a="1")
