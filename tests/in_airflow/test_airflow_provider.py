@@ -53,7 +53,8 @@ def test_the_info_keeps_airflows_own_schema():
     jsonschema = pytest.importorskip("jsonschema")
     info = get_provider_info()
     jsonschema.validate(info, _schema())
-    assert set(info) <= set(_schema()["properties"])
+    if IS_3:
+        assert set(info) <= set(_schema()["properties"])
 
 
 def test_every_name_in_it_leads_to_something():
@@ -110,8 +111,9 @@ def test_the_hook_itself_gives_the_form_of_airflow_2():
 
 @pytest.mark.skipif(not compat.IS_3, reason="only its command line reads the settings of providers")
 def test_settings_have_the_providers_defaults_and_the_environments_values(monkeypatch):
-    assert "volume_default" == conf.get("volume", "conn_id")
-    assert conf.getboolean("volume", "assets")
+    if IS_3:  # before, whoever reads a setting says what holds without it
+        assert "volume_default" == conf.get("volume", "conn_id")
+        assert conf.getboolean("volume", "assets")
     monkeypatch.setenv("AIRFLOW__VOLUME__STORE", "s3://team/volumes")
     assert "s3://team/volumes" == conf.get("volume", "store")
 
