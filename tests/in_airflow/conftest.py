@@ -36,11 +36,10 @@ for _name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
 os.environ |= {
     "AIRFLOW__API_AUTH__JWT_SECRET": "a-key-of-these-tests" * 4,
     "AIRFLOW_HOME": str(_HOME),
-    "AIRFLOW__CORE__FERNET_KEY": "YS1rZXktb2YtdGhlc2UtdGVzdHMtYS1rZXktb2YtdGg=",
+    "AIRFLOW__CORE__FERNET_KEY": "YS1rZXktb2YtdGhlc2UtdGVzdHMtYS1rZXktb2YtdGg=",  # what triggers are given is encrypted
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__DAGS_FOLDER": str(_HOME / "dags"),
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
-    "AIRFLOW__CORE__FERNET_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",  # what triggers are given is encrypted
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_HOME}/airflow.db",
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
