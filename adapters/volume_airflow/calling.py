@@ -87,7 +87,7 @@ class Call:
         self.attempt: Attempt | None = None
         self.forks: dict[Slot, tuple[RWVolume, str | None]] = {}  # with the version that each began with
         self._hearing: Hearing | None = None
-        self._everywhere: Any = None
+        self._everywhere: contextlib.ExitStack | None = None
         self._outer: Call | None = None
         self._is_to_end = False
         self._goes_on = False  # after a deferral: an earlier process may have noted what it began with
@@ -173,7 +173,7 @@ class Call:
         global _call
         _call = self._outer
         if self._everywhere is not None:
-            self._everywhere.__exit__(None, None, None)
+            self._everywhere.close()
         if self._hearing is not None:
             self._hearing.stop()
         self.attempt = self._everywhere = self._hearing = None
@@ -234,7 +234,7 @@ class Call:
 
         if self._is_to_end:
             raise VolumeError(
-                f"{self.message} was told to end (SIGTERM), so its volumes are not committed: what it has written is "
+                f"{self.message} was told to end, or killed, so its volumes are not committed: what it has written is "
                 f"kept, see the log"
             )
         if self.attempt is None:  # before or after it is executed: in a callback

@@ -76,8 +76,16 @@ def handing_over(function: Callable[..., Any], terms: Mapping[str, Any]) -> Call
     call = Call(SimpleNamespace(**{**vars(task), **from_environment()}, task=task))
     call.options = Options.of(cast("Choices", given))
 
+    parent = os.getppid()
+
     @functools.wraps(function)
     def handed_over(*args: Any, **kwargs: Any) -> Any:
-        return call.executes(functools.partial(function, *args, **kwargs))
+        def executed() -> Any:
+            result = function(*args, **kwargs)
+            if os.getppid() != parent:  # the task was killed, and what it has started lives on
+                call.is_to_end()
+            return result
+
+        return call.executes(executed)
 
     return handed_over

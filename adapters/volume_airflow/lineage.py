@@ -16,13 +16,12 @@ a volume, and its version is in the `extra`.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from volume_airflow import compat, running
-from volume_airflow.assets.vol import asset_of, is_volume
+from volume_airflow.assets.vol import asset_of, is_volume, uri_of
 from volume_core import ActionRef, HistoryEntry, ROVolume
 from volume_core.facade.addresses import url_of
 from volume_core.facade.records import Record
@@ -59,8 +58,8 @@ def committed(version: ROVolume, action: ActionRef | None) -> None:
                 _tell(ti, version, extra)
         with _sparing("lineage"):
             for parent in entry.parents[:_PARENTS_MAX]:
-                _collect_input(ti, Locator.parse(parent))
-            _collect_output(ti, Locator.parse(version.locator))
+                _collect_input(ti, parent)
+            _collect_output(ti, version, extra)
 
 
 def mounted(locator: str | None, action: ActionRef | None) -> None:
@@ -68,7 +67,7 @@ def mounted(locator: str | None, action: ActionRef | None) -> None:
     ti = _instance(action)
     if locator is not None and ti is not None:
         with _sparing("lineage"):
-            _collect_input(ti, Locator.parse(locator))
+            _collect_input(ti, locator)
 
 
 def given(ti: Any) -> None:
@@ -80,7 +79,7 @@ def given(ti: Any) -> None:
 
 def _is_given(ti: Any, value: Any) -> Any:
     if isinstance(value, Record) and value.index is not None:
-        _collect_input(ti, Locator.parse(value.index))
+        _collect_input(ti, value.index)
     return value
 
 
@@ -127,12 +126,8 @@ def _extra(entry: HistoryEntry) -> dict[str, Any]:
         "message": volume.message,
         "used_bytes": volume.used_bytes,
         "inode_count": volume.inode_count,
-        "parents": _several(entry.parents[:_PARENTS_MAX]),
+        "parents": list(entry.parents[:_PARENTS_MAX]),
     }
-
-
-# Before Airflow 3 an alias's `extra` is put into a set; both are arrays in the database.
-_several = list if compat.IS_3 else tuple
 
 
 def _tell(ti: Any, version: ROVolume, extra: dict[str, Any]) -> None:
@@ -141,7 +136,7 @@ def _tell(ti: Any, version: ROVolume, extra: dict[str, Any]) -> None:
     for outlet in declared:
         accessor = events[outlet]
         accessor.extra = {**accessor.extra, **_together(accessor.extra, extra)}  # what the task says of it itself stays
-    if not declared:
+    if not declared and compat.IS_3:  # before, an alias is one that the DAG was parsed with
         _tell_by_alias(ti.task, events, version, extra)
 
 
@@ -153,39 +148,25 @@ def _is(outlet: Any, version: ROVolume) -> bool:
 def _together(before: Mapping[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
     """*extra*, with the ids of all versions that the task has committed, oldest first."""
     versions = [each for each in before.get("versions", []) if each != extra["version"]]
-    return {**extra, "versions": _several([*versions, extra["version"]][-_VERSIONS_MAX:])}
+    return {**extra, "versions": [*versions, extra["version"]][-_VERSIONS_MAX:]}
 
 
 def _tell_by_alias(task: Any, events: Any, version: ROVolume, extra: dict[str, Any]) -> None:
-    if not compat.IS_3:
-        _write_alias()
     alias = compat.AssetAlias(ALIAS)
     if all(getattr(each, "name", None) != ALIAS or not isinstance(each, type(alias)) for each in task.outlets):
         task.outlets = [*task.outlets, alias]  # of this run's copy of the operator
     accessor = events[alias]
-    told = accessor.asset_alias_events if compat.IS_3 else accessor.dataset_alias_events
-    asset = asset_of(version.store_url, version.name)
-    before = next((each for each in told if _uri_and_extra(each)[0] == asset.uri), None)
+    told = accessor.asset_alias_events
+    uri = uri_of(version.store_url, version.name)
+    before = next((each for each in told if _uri_of_event(each) == uri), None)
+    extra = _together(before.extra, extra) if before is not None else _together({}, extra)
     if before is not None:
         told.remove(before)
-    accessor.add(asset, extra=_together(_uri_and_extra(before)[1] if before is not None else {}, extra))
+    accessor.add(asset_of(version.store_url, version.name), extra=extra)
 
 
-def _write_alias() -> None:
-    """Before Airflow 3 a task fails by an event of an alias that no DAG's file has: its process writes it itself."""
-    from airflow.utils.session import create_session
-
-    model = importlib.import_module("airflow.models.dataset").DatasetAliasModel
-    with create_session() as session:
-        if session.query(model).filter_by(name=ALIAS).first() is None:
-            session.add(model(name=ALIAS))
-
-
-def _uri_and_extra(event: Any) -> tuple[str, dict[str, Any]]:
-    """What one event of an alias is about."""
-    if compat.IS_3:
-        return event.dest_asset_key.uri, event.extra
-    return event["dest_dataset_uri"], event["extra"]
+def _uri_of_event(event: Any) -> str:
+    return str(event.dest_asset_key.uri)
 
 
 # -- hook lineage, which OpenLineage reads
@@ -201,7 +182,7 @@ class _Context:
 _context = _Context("")
 
 
-def _context_of(ti: Any) -> Any:
+def _context_of(ti: Any) -> _Context:
     global _context
     task = f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index} {ti.try_number}"
     if _context.task != task:
@@ -209,49 +190,23 @@ def _context_of(ti: Any) -> Any:
     return _context
 
 
-class _Collector:
-    """Airflow's collector, as this needs it; before Airflow 3 its assets are called datasets."""
-
-    def __init__(self, ti: Any) -> None:
-        self._collector: Any = compat.get_hook_lineage_collector()
-        self._context = _context_of(ti)
-        self._what = "asset" if compat.IS_3 else "dataset"
-
-    @property
-    def is_heard(self) -> bool:
-        """Whether anybody reads what is collected."""
-        return type(self._collector).__name__ != "NoOpCollector"
-
-    def outputs(self) -> list[Any]:
-        """The assets that this task has made so far."""
-        lineage = getattr(self._collector, f"collected_{self._what}s")
-        return [getattr(each, self._what) for each in lineage.outputs if each.context is self._context]
-
-    def add(self, side: str, locator: Locator) -> None:
-        """Tell that the version at *locator* is an `input` or an `output`."""
-        told = {f"{self._what}_extra": _told(locator)}
-        getattr(self._collector, f"add_{side}_{self._what}")(
-            context=self._context, uri=asset_of(locator.store, locator.volume).uri, **told
-        )
-
-
-def _told(locator: Locator) -> dict[str, Any]:
-    return {"version": locator.version, "locator": str(locator)}
-
-
-def _collect_output(ti: Any, locator: Locator) -> None:
+def _collect_output(ti: Any, version: ROVolume, extra: dict[str, Any]) -> None:
     """The collector keeps one asset of each URI and extra; a volume that is committed again is one output still."""
-    collector, uri = _Collector(ti), asset_of(locator.store, locator.volume).uri
-    if not collector.is_heard:
-        return
-    for each in collector.outputs():
-        if each.uri == uri:
-            each.extra.update(_told(locator))
+    collector, context = compat.lineage_collector(), _context_of(ti)
+    uri = asset_of(version.store_url, version.name).uri
+    told = {"version": extra["version"], "locator": extra["locator"]}
+    for each in collector.collected_assets.outputs:
+        if each.context is context and each.asset.uri == uri:
+            each.asset.extra.update(told)
             return
-    collector.add("output", locator)
+    collector.add_output_asset(context=context, uri=uri, asset_extra=told)
 
 
-def _collect_input(ti: Any, locator: Locator) -> None:
-    collector = _Collector(ti)
-    if collector.is_heard and all(each.extra.get("locator") != str(locator) for each in collector.outputs()):
-        collector.add("input", locator)  # what the task itself has made is none
+def _collect_input(ti: Any, locator: str) -> None:
+    collector, context, parsed = compat.lineage_collector(), _context_of(ti), Locator.parse(locator)
+    uri = asset_of(parsed.store, parsed.volume).uri
+    lineage = collector.collected_assets
+    made = [each.asset.extra.get("version") for each in lineage.outputs if each.context is context]
+    if parsed.version not in made:  # what this task has committed itself is no input of it
+        told = {"version": parsed.version, "locator": locator}
+        collector.add_input_asset(context=context, uri=uri, asset_extra=told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,70 @@ def test_two_attempts_at_once_know_their_own_writers():
 
     one.fail(ValueError(), drop=True)
     assert first.mount_path is None
+
+
+# -- of a whole process
+
+
+def test_an_attempt_that_runs_everywhere_is_told_of_what_threads_without_a_context_do(driver):
+    attempt, made = Attempt(), []
+
+    def in_a_thread():
+        made.append(written(Volume.new("data"), driver))
+
+    with attempt.running_everywhere():
+        thread = threading.Thread(target=in_a_thread)
+        thread.start()
+        thread.join()
+    assert [made[0].name] == [each.name for each in attempt.at_work()]
+
+    [said] = attempt.leave()
+    assert "volume commit" in said
+    assert made[0].mount_path is None
+    assert [] == attempt.at_work()
+    Volume.recover_sync(attempt.left[0].work_id).abandon_sync()
+
+
+def test_within_an_attempt_of_a_whole_process_one_of_a_context_is_told_what_that_does(driver):
+    outer, inner = Attempt(), Attempt()
+    with outer.running_everywhere(), inner.running():
+        volume = written(Volume.new("data"), driver)
+    assert ([], [volume.name]) == (outer.at_work(), [each.name for each in inner.at_work()])
+    volume.abandon_sync()
+    with outer.running_everywhere(), Attempt().running_everywhere():
+        pass
+    with outer.running_everywhere():
+        again = written(Volume.new("data"), driver)
+    assert [again.name] == [each.name for each in outer.at_work()]
+    again.abandon_sync()
+
+
+def test_an_attempt_that_is_left_keeps_its_work_and_its_heads():
+    attempt, before = Attempt(), base()
+    with attempt.running_everywhere():
+        writer = written(before.fork_sync("data"), "copy", "1")
+        handed = attempt.hand_over(writer)
+        (writer.mount_path / "a").write_text("2")
+    [said] = attempt.leave()
+
+    assert handed.version == head_of(handed)
+    assert [handed.locator] == attempt.handed_over("data")
+    assert attempt.left[0].work_id in said
+    Volume.recover_sync(attempt.left[0].work_id).abandon_sync()
+
+
+def test_an_attempt_that_goes_on_from_another_process_takes_back_what_that_has_handed_over():
+    first, before = Attempt(), base()
+    with first.running():
+        writer = written(before.fork_sync("data"), "copy", "1")
+        one = first.hand_over(writer)
+        (writer.mount_path / "a").write_text("2")
+        other = first.hand_over(writer)
+    first.leave()
+
+    then = Attempt()
+    for version in (one, other):
+        then.go_on_from(version._existing())
+    assert other.version == head_of(other)
+    then.fail(ValueError("after it went on"), drop=False)
+    assert before.version == head_of(before)

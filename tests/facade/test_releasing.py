@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from volume_core.facade.releasing import release_with
+from volume_core.facade.releasing import release_with, settle
 
 
 class Owner:
@@ -86,7 +86,7 @@ def test_a_release_that_fails_is_logged_and_stops_no_other(caplog):
 
 SCRIPT = """
 import os, sys
-from volume_core.facade.releasing import release_with
+from volume_core.facade.releasing import release_with, settle
 class Owner: pass
 class Thing:
     def __init__(self, name): self.name = name
@@ -128,3 +128,17 @@ def test_a_child_that_forgets_the_owner_does_not_wake_a_thread_it_has_not_got():
 
     assert 0 == os.waitstatus_to_exitcode(found[1])
     assert 0 == thing.released
+
+
+def test_to_settle_is_to_wait_for_what_was_collected():
+    class Slow(Thing):
+        def release(self) -> None:
+            time.sleep(0.2)
+            super().release()
+
+    owner, slow = Owner(), Slow()
+    release_with(owner, slow)
+    del owner
+    gc.collect()
+    settle()
+    assert 1 == slow.released

@@ -1,13 +1,13 @@
-"""Events in Airflow's database, of any release: what a producer has committed is what a consumer reads."""
+"""Events in Airflow's database: what a producer has committed is what a consumer reads."""
 
 from __future__ import annotations
 
 import datetime
 
+from airflow.sdk import DAG, task
 from airflow_kit import written
 
 from volume_airflow import volume_asset
-from volume_airflow.compat import DAG, IS_3, task
 from volume_core import RWVolume, Volume
 
 START = datetime.datetime(2026, 1, 1)
@@ -15,22 +15,14 @@ START = datetime.datetime(2026, 1, 1)
 
 def events_of(dag_id):
     """(URI, extra) of each event that tasks of that DAG have made, oldest first."""
+    from airflow.models.asset import AssetEvent, AssetModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    if IS_3:
-        from airflow.models.asset import AssetEvent as Event
-        from airflow.models.asset import AssetModel as Model
-
-        joined = Event.asset_id == Model.id
-    else:
-        from airflow.models.dataset import DatasetEvent as Event
-        from airflow.models.dataset import DatasetModel as Model
-
-        joined = Event.dataset_id == Model.id
     with create_session() as session:
-        query = select(Model.uri, Event.extra).join(Event, joined).where(Event.source_dag_id == dag_id)
-        return [tuple(row) for row in session.execute(query.order_by(Event.id))]
+        query = select(AssetModel.uri, AssetEvent.extra).join(AssetEvent, AssetEvent.asset_id == AssetModel.id)
+        rows = session.execute(query.where(AssetEvent.source_dag_id == dag_id).order_by(AssetEvent.id))
+        return [tuple(row) for row in rows]
 
 
 def test_what_is_declared_and_what_is_not_are_events_of_one_asset(run_dag):

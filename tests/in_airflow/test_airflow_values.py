@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from airflow.providers.standard.operators.python import PythonOperator
@@ -17,8 +17,10 @@ from airflow_kit import Supervisor, made, returned, run_task, run_tasks, texts, 
 
 from volume_airflow import volumes
 from volume_airflow.calling import Call
-from volume_airflow.elsewhere import source_of
-from volume_core import ROVolume, RWVolume, Volume
+from volume_airflow.elsewhere import handing_over, source_of
+from volume_core import ROVolume, RWVolume, Volume, VolumeError
+from volume_core.parts.state import State
+from volume_core.parts.workcopies import survey
 
 
 @dataclasses.dataclass
@@ -87,6 +89,32 @@ def test_writers_in_a_dataclass_are_versions(dag):
 
     [(_, envelope)] = supervisor.xcoms.items()
     assert envelope["__data__"]["one"]["__classname__"] == "volume_core.volumes.ROVolume"
+
+
+def test_a_namedtuple_arrives_as_a_tuple_and_a_class_with_a_constructor_of_its_own_does_not_fail_the_task(dag):
+    class Named(NamedTuple):
+        one: RWVolume
+        n: int
+
+    class Odd(dict):
+        def __init__(self, this_alone):
+            super().__init__(data=this_alone)
+
+    @task
+    def make():
+        return Named(new("one"), 2)
+
+    @task
+    def odd():
+        return Odd(new("two"))
+
+    make()
+    odd()
+    supervisor = run_tasks(dag)
+
+    version, number = returned(supervisor, "make")
+    assert ("one", 2) == (version.name, number)
+    assert "two" == returned(supervisor, "odd")["data"].name
 
 
 def test_multiple_outputs_are_versions_each_of_their_own(dag):
@@ -195,6 +223,23 @@ def test_in_an_interpreter_without_airflow_a_function_hands_over_and_a_failed_on
     [version] = pickle.loads(done.stdout)
     assert (ROVolume, {"a": "1"}) == (type(version), texts(version))
     assert ("a-dag", "a-task") == (version.produced_by.project, version.produced_by.action)
+
+
+@pytest.mark.loud
+def test_a_function_in_another_interpreter_whose_task_was_killed_meanwhile_commits_nothing(monkeypatch):
+    made_there = []
+
+    def make():
+        made_there.append(new())
+        return made_there[0]
+
+    handing = handing_over(make, {"message": "an orphan"})
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    with pytest.raises(VolumeError, match="an orphan was told to end, or killed"):
+        handing()
+    assert [] == Volume.list_sync()
+    [left] = survey(State.default()).copies
+    Volume.recover_sync(left.id).abandon_sync()
 
 
 def test_source_that_says_nothing_of_volumes_is_sent_as_it_is(dag):
