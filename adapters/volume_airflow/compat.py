@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -143,3 +144,34 @@ def first_try_of_these(ti: Any) -> int | None:
         log.warning("how the tries before have ended is not known: %s: %s", type(error).__name__, error)
         return None
     return 1 if last is None else int(last) + 1
+
+
+def lineage_collector() -> Any:
+    """Return Airflow's collector of lineage, as 3 has it: `add_input_asset`, `add_output_asset`, `collected_assets`."""
+    collector = __getattr__("get_hook_lineage_collector")()
+    return collector if hasattr(collector, "add_output_asset") else _Collector(collector)
+
+
+class _Collector:
+    """A collector of 2.11, which calls assets datasets."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def add_input_asset(self, *, context: Any, uri: str, asset_extra: dict[str, Any]) -> None:
+        self._inner.add_input_dataset(context=context, uri=uri, dataset_extra=asset_extra)
+
+    def add_output_asset(self, *, context: Any, uri: str, asset_extra: dict[str, Any]) -> None:
+        self._inner.add_output_dataset(context=context, uri=uri, dataset_extra=asset_extra)
+
+    @property
+    def collected_assets(self) -> Any:
+        # One that collects nothing warns of that whenever it is asked, and has not got anything.
+        nothing = type(self._inner).__name__ == "NoOpCollector"
+        found = None if nothing else self._inner.collected_datasets
+        return SimpleNamespace(
+            **{
+                name: [SimpleNamespace(asset=each.dataset, context=each.context) for each in getattr(found, name, ())]
+                for name in ("inputs", "outputs")
+            }
+        )

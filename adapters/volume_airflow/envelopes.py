@@ -49,9 +49,12 @@ def _never_write_writers(serde: Any) -> None:
     writes, reads = getattr(serde, "_serializers", {}), getattr(serde, "_deserializers", {})
     if isinstance(inner := writes.get(_PYDANTIC), _Serializer):
         return
+    reads[_RW] = SimpleNamespace(deserialize=_read)
     if inner is not None:
         writes[_PYDANTIC] = _Serializer(inner)
-        reads[_RW] = SimpleNamespace(deserialize=_read)
+    else:  # 2.11 and 3.0 have none for models; they ask by the name of the class
+        reads[_RO] = reads[_RW]
+        writes[_RO] = writes[_RW] = SimpleNamespace(serialize=_write)
 
 
 class _Serializer:
@@ -70,6 +73,13 @@ class _Serializer:
 
             value = hand_over(value)
         return self._inner.serialize(value)
+
+
+def _write(value: Any) -> tuple[dict[str, Any], str, int, bool]:
+    """Return what Airflow asks of a serializer: the data, the class it is read back as, its version, that it could."""
+    from volume_core.passing import hand_over
+
+    return hand_over(value).model_dump(mode="json"), _RO, 1, True
 
 
 def _is_writer(value: Any) -> bool:

@@ -136,7 +136,7 @@ def _tell(ti: Any, version: ROVolume, extra: dict[str, Any]) -> None:
     for outlet in declared:
         accessor = events[outlet]
         accessor.extra = {**accessor.extra, **_together(accessor.extra, extra)}  # what the task says of it itself stays
-    if not declared:
+    if not declared and compat.IS_3:  # before, an alias is one that the DAG was parsed with
         _tell_by_alias(ti.task, events, version, extra)
 
 
@@ -156,7 +156,7 @@ def _tell_by_alias(task: Any, events: Any, version: ROVolume, extra: dict[str, A
     if all(getattr(each, "name", None) != ALIAS or not isinstance(each, type(alias)) for each in task.outlets):
         task.outlets = [*task.outlets, alias]  # of this run's copy of the operator
     accessor = events[alias]
-    told = accessor.asset_alias_events if hasattr(accessor, "asset_alias_events") else accessor.dataset_alias_events
+    told = accessor.asset_alias_events
     uri = uri_of(version.store_url, version.name)
     before = next((each for each in told if _uri_of_event(each) == uri), None)
     extra = _together(before.extra, extra) if before is not None else _together({}, extra)
@@ -166,8 +166,7 @@ def _tell_by_alias(task: Any, events: Any, version: ROVolume, extra: dict[str, A
 
 
 def _uri_of_event(event: Any) -> str:
-    key = getattr(event, "dest_asset_key", None)
-    return str(key.uri if key is not None else event.dest_dataset_uri if hasattr(event, "dest_dataset_uri") else "")
+    return str(event.dest_asset_key.uri)
 
 
 # -- hook lineage, which OpenLineage reads
@@ -193,7 +192,7 @@ def _context_of(ti: Any) -> _Context:
 
 def _collect_output(ti: Any, version: ROVolume, extra: dict[str, Any]) -> None:
     """The collector keeps one asset of each URI and extra; a volume that is committed again is one output still."""
-    collector, context = compat.get_hook_lineage_collector(), _context_of(ti)
+    collector, context = compat.lineage_collector(), _context_of(ti)
     uri = asset_of(version.store_url, version.name).uri
     told = {"version": extra["version"], "locator": extra["locator"]}
     for each in collector.collected_assets.outputs:
@@ -204,7 +203,7 @@ def _collect_output(ti: Any, version: ROVolume, extra: dict[str, Any]) -> None:
 
 
 def _collect_input(ti: Any, locator: str) -> None:
-    collector, context, parsed = compat.get_hook_lineage_collector(), _context_of(ti), Locator.parse(locator)
+    collector, context, parsed = compat.lineage_collector(), _context_of(ti), Locator.parse(locator)
     uri = asset_of(parsed.store, parsed.volume).uri
     lineage = collector.collected_assets
     made = [each.asset.extra.get("version") for each in lineage.outputs if each.context is context]

@@ -49,9 +49,10 @@ def annotation(container: str = BASE, **options: Unpack[PodOptions]) -> dict[str
 
     Raises what `volume_pod_override` does.
     """
-    from volume_core.pods import prepared
+    if options:
+        from volume_core.pods import prepared
 
-    prepared({"containers": [{"name": container}]}, container, **options)  # says what is wrong where it is written
+        prepared({"containers": [{"name": container}]}, container, **options)  # says what is wrong where it is written
     said = {name: dict(value) if name in {"requests", "limits"} else value for name, value in options.items()}  # type: ignore[call-overload]
     if container != BASE:
         said["container"] = container

@@ -35,7 +35,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": _modules("volume_airflow.hooks.volume"),
-        "operators": _modules("volume_airflow.operators.volume"),
+        "operators": _modules("volume_airflow.operators.volume", "volume_airflow.operators.pod"),
         "sensors": _modules("volume_airflow.sensors.volume"),
         "triggers": _modules("volume_airflow.triggers.volume"),
         # The schema calls it `path`; what Airflow reads is `class-name`.

@@ -98,9 +98,21 @@ class VolumeStore:
         owner = f"the connection {self.conn_id!r}" if self.conn_id else f"the store {self.url}"
         return Using(self, Lease(owner, self.variables))
 
+    def ensure(self) -> None:
+        """Have the credentials in the environment: as they are there already, within `use()` for example, or for good.
+
+        Raises what `use` does.
+        """
+        if not self.is_used():
+            self.use()
+
+    def is_used(self) -> bool:
+        """Whether this process's environment has the credentials, whoever has put them there."""
+        return all(os.environ.get(name) == value for name, value in self.variables.items())
+
     def volume(self, name: str | None = None) -> RWVolume:
         """Return a writable volume without any version yet, as Volume.new does, in this store."""
-        self.use()
+        self.ensure()
         return Volume.new(name, self.url, region=self.region)
 
     def from_name_sync(
@@ -112,7 +124,7 @@ class VolumeStore:
         on_conflict: LandingPolicy = "last-write-wins",
     ) -> RWVolume | ROVolume:
         """Open the volume *name* of this store as Volume.from_name does: to write, with *version* to read."""
-        self.use()
+        self.ensure()
         if version is not None:
             return Volume.from_name_sync(name, self.url, version=version, region=self.region)
         return Volume.from_name_sync(
@@ -123,7 +135,7 @@ class VolumeStore:
 
     def volumes_sync(self) -> list[VolumeInfo]:
         """Return every volume of this store, by name."""
-        self.use()
+        self.ensure()
         return Volume.list_sync(self.url)
 
     volumes = awaitable(volumes_sync)
@@ -267,7 +279,7 @@ def used(conn_id: str | None = None) -> VolumeStore | None:
     """Return what `located` does, and have its credentials in this process's environment from now on."""
     store = located(conn_id)
     if store is not None:
-        store.use()
+        store.ensure()
     return store
 
 
@@ -305,7 +317,10 @@ def reach(url: str) -> None:
             meet_all()
         fitting = [conn_id for conn_id, store in _met.items() if _lies_in(url, store)]
         if fitting:
-            connected(max(fitting, key=lambda conn_id: len(_met[conn_id]))).use()
+            store = connected(max(fitting, key=lambda conn_id: len(_met[conn_id])))
+            if store.is_used():
+                return  # by somebody who may be done with it soon
+            store.use()
         if fitting or running.current() is not None:
             _asked[url] = time.monotonic()
 

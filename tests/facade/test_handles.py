@@ -18,6 +18,7 @@ from facade_kit import committed, contents, eventually, mounts_below, objects, w
 from volume_core import BusyError, NotFoundError, Volume, VolumeError
 from volume_core.parts import workcopies
 from volume_core.parts.state import State
+from volume_core.passing import mounting_on_demand
 
 
 def test_a_collected_reader_is_unmounted(driver):
@@ -279,3 +280,33 @@ def test_a_writer_whose_mount_was_taken_away_goes_on():
     assert {"a": "1"} == contents(version)
     assert "1" == (again / "a").read_text()
     volume.close_sync()
+
+
+def test_a_volume_is_mounted_on_demand_only_where_somebody_has_said_so(monkeypatch):
+    monkeypatch.setenv("VOLUME_DRIVER", "copy")
+    version = committed("data", {"a": "1"})
+    with pytest.raises(VolumeError, match="is not mounted"):
+        os.fspath(version)
+    with mounting_on_demand(), mounting_on_demand():
+        assert "1" == (version / "a").read_text()
+        assert os.fspath(version) == os.fspath(version.mount_path)
+    version.unmount_sync()
+    with pytest.raises(VolumeError, match="is not mounted"):
+        os.fspath(version)
+
+
+def test_a_writer_that_is_mounted_on_demand_can_be_written_and_committed(monkeypatch):
+    monkeypatch.setenv("VOLUME_DRIVER", "copy")
+    volume = Volume.new("data")
+    with mounting_on_demand():
+        (volume / "a").write_text("1")
+    assert {"a": "1"} == contents(volume.finalize_sync())
+
+
+def test_the_text_of_a_volume_is_the_url_of_its_version_or_of_its_name():
+    version = committed("data", {"a": "1"})
+    root = f"vol://file+{version.bucket}/-"
+    assert f"{root}/data~{version.version}" == str(version)
+    assert f"{root}/other" == str(version.fork_sync("other"))
+    assert "vol://s3+team/volumes/-/new" == str(Volume.new("new", "s3://team/volumes"))
+    assert str(version) == str(type(version).model_validate(str(version)))

@@ -36,6 +36,7 @@ class Supervisor:
 
     def __init__(self, connections: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.xcoms: dict[tuple[str, int, str], Any] = {}
+        self.runs: set[tuple[str, str]] = set()  # by DAG and run: those that a database has for it
         self.instances: dict[Any, tuple[str, str, int]] = {}  # the run, task and index of each id
         self.states: dict[tuple[str, str, int, str], Any] = {}  # with the key; of all tries of a task instance
         self.connections = dict(connections or {})

@@ -145,7 +145,7 @@ def running_airflow(home: Path, database: Path, dags: list[Path]) -> Iterator[Re
     (home / "dags").mkdir(parents=True)
     for each in dags:
         shutil.copy(each, home / "dags")
-    shutil.copy(database, home / "airflow.db")
+    shutil.copy(database, home / "airflow.db")  # nobody has it open, so all of it is in the file
     port = free_port()
     environment = environment_of(home, port)
     airflow = RealAirflow(f"http://127.0.0.1:{port}", home, environment)

@@ -6,13 +6,15 @@ what of them a run has made is copied to the supervisor's.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import itertools
 import json
 import warnings
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
+
+from volume_airflow import compat
 
 _hours = itertools.count()  # two runs of a DAG are of different dates
 
@@ -39,10 +41,11 @@ def task_runs(
     from airflow.utils.session import create_session
     from airflow.utils.state import TaskInstanceState
 
+    task.retries = max(task.retries, max_tries)  # which 2 asks, too, whether there is another try
     _make_known(task.dag)
     message, failure = None, None
     with create_session() as session:
-        run = _run(task.dag, run_id, session)
+        run = _run(task.dag, run_id, supervisor, session)
         instance = run.get_task_instance(task.task_id, map_index=map_index, session=session)
         if instance is None:  # of a mapped task, which only a scheduler expands
             from airflow.models.taskinstance import TaskInstance
@@ -58,7 +61,11 @@ def task_runs(
         try:
             instance._run_raw_task(session=session, raise_on_defer=True)
         except TaskDeferred as deferred:
-            message, state = deferred, "deferred"
+            path, kwargs = deferred.trigger.serialize()
+            message, state = (
+                SimpleNamespace(classpath=path, trigger_kwargs=compat.serialize(kwargs), **vars(deferred)),
+                "deferred",
+            )
         except Exception as error:
             failure, state = error, str(instance.state)
         else:
@@ -78,12 +85,18 @@ def _make_known(dag: Any) -> None:
         DAG.bulk_write_to_db([dag], session=session)
 
 
-def _run(dag: Any, run_id: str, session: Any) -> Any:
+def _run(dag: Any, run_id: str, supervisor: Any, session: Any) -> Any:
+    """Return the run of *supervisor*; one of the same name that another test has made is deleted with its tasks."""
     from airflow.models.dagrun import DagRun
     from airflow.utils.state import DagRunState
 
-    with contextlib.suppress(IndexError):
-        return DagRun.find(dag_id=dag.dag_id, run_id=run_id, session=session)[0]
+    found = DagRun.find(dag_id=dag.dag_id, run_id=run_id, session=session)
+    if found and (dag.dag_id, run_id) in supervisor.runs:
+        return found[0]
+    for each in found:
+        session.delete(each)
+    session.flush()
+    supervisor.runs.add((dag.dag_id, run_id))
     date = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=next(_hours))
     return dag.create_dagrun(
         state=DagRunState.RUNNING, execution_date=date, start_date=date, run_id=run_id,

@@ -1,7 +1,8 @@
 """What the adapter's tests run on: Airflow as it is installed, with a home of its own.
 
-Where Airflow is missing nothing here is collected (tox -e airflow installs it).  A file that begins with imports of `airflow.sdk` is
-of Airflow 3 alone, and not collected with 2.11; one that runs with both has its names from volume_airflow.compat.
+Where Airflow is missing nothing here is collected (tox -e airflow installs it).  A file that begins with imports of
+`airflow.sdk` is of Airflow 3 alone, and not collected with 2.11 (tox -e airflow2); one that runs with both has its
+names from volume_airflow.compat.
 
 Always true: the settings are in the environment before Airflow is imported, so children have them too; no test touches
 the user's own Airflow, and none leaves this machine; the database is made once a session, and each worker has a copy.
@@ -13,6 +14,7 @@ import contextlib
 import fcntl
 import gc
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -34,7 +36,7 @@ for _name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
 os.environ |= {
     "AIRFLOW__API_AUTH__JWT_SECRET": "a-key-of-these-tests" * 4,
     "AIRFLOW_HOME": str(_HOME),
-    "AIRFLOW__CORE__FERNET_KEY": "YS1rZXktb2YtdGhlc2UtdGVzdHMtYS1rZXktb2YtdGg=",
+    "AIRFLOW__CORE__FERNET_KEY": "YS1rZXktb2YtdGhlc2UtdGVzdHMtYS1rZXktb2YtdGg=",  # what triggers are given is encrypted
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__DAGS_FOLDER": str(_HOME / "dags"),
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
@@ -42,6 +44,7 @@ os.environ |= {
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     "SCARF_ANALYTICS": "false",
+    "SQLALCHEMY_SILENCE_UBER_WARNING": "1",  # of Airflow 2
     "DO_NOT_TRACK": "true",
 }
 (_HOME / "dags").mkdir()
@@ -54,8 +57,18 @@ collect_ignore = [each.name for each in _TESTS if _HAS_NONE or (_HAS_2 and _ONLY
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if _HAS_2:
-        config.addinivalue_line("filterwarnings", "ignore::airflow.exceptions.RemovedInAirflow3Warning")
+    if not _HAS_2:
+        return
+    for noise in (
+        "ignore::airflow.exceptions.RemovedInAirflow3Warning",
+        # The pipes of its commands are left to be collected.
+        "ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning",
+        "ignore:.*is deprecated and will be removed in Flask:DeprecationWarning",
+        # Its universal_pathlib has a list of protocols.
+        "ignore:in a future version of UPath:PendingDeprecationWarning",
+        "ignore:Could not find default for known protocol 'vol':UserWarning",
+    ):
+        config.addinivalue_line("filterwarnings", noise)
 
 
 def pytest_unconfigure() -> None:
@@ -100,6 +113,19 @@ if _HAS_2:
     @pytest.fixture(autouse=True)
     def database_of_tasks(database: Path) -> None:
         """A task's process of Airflow 2 has the database."""
+
+    @pytest.fixture(autouse=True)
+    def noise_of_tasks(silence: None, caplog: pytest.LogCaptureFixture):
+        """What Airflow 2 logs of a task that fails, and of an operator that calls `execute` of the one it derives from,
+        3 does not log by logging."""
+        noise = ("Task failed with exception", "cannot be called outside TaskInstance!")
+
+        def is_ours(record: logging.LogRecord) -> bool:
+            return not record.getMessage().endswith(noise)
+
+        caplog.handler.addFilter(is_ours)
+        yield
+        caplog.handler.removeFilter(is_ours)
 
 
 @pytest.fixture(scope="session")

@@ -45,12 +45,17 @@ class Persistent(Supervisor):
         super().__init__()
         self.path = path
         if path.exists():
+            self.runs.add(("killed", "a-run"))
             self.states = {tuple(key): value for key, value in json.loads(path.read_text())}
+        self._write()
+
+    def _write(self) -> None:
+        self.path.write_text(json.dumps(list(self.states.items())))
 
     def send(self, msg: object) -> object:
         """Answer *msg*, and write the states down."""
         answer = super().send(msg)
-        self.path.write_text(json.dumps(list(self.states.items())))
+        self._write()
         return answer
 
 

@@ -29,7 +29,7 @@ class TestAirflow(AdapterContract):
     engines = ("airflow",)
 
     def run(self, *functions, given=()):
-        from airflow.sdk import DAG, task
+        from volume_airflow.compat import DAG, task
 
         supervisor, values = Supervisor(), tuple(given)
         for index, function in enumerate(functions):
@@ -45,24 +45,22 @@ class TestAirflow(AdapterContract):
         return values[0]
 
     def encode(self, value, declared):
-        from airflow.sdk.serde import serialize
-
         from volume_airflow import envelopes
+        from volume_airflow.compat import serialize
 
         envelopes.allow()
         return json.dumps(serialize(value)).encode()
 
     def decode(self, data, declared):
-        from airflow.sdk.serde import deserialize
-
         from volume_airflow import envelopes
+        from volume_airflow.compat import deserialize
 
         envelopes.allow()
         return self.receive(deserialize(json.loads(data)), declared)
 
     def receive(self, given, declared):
         """As a TaskFlow task gets an argument that stands in the DAG."""
-        from airflow.sdk import DAG, task
+        from volume_airflow.compat import DAG, task
 
         found = []
 
@@ -79,7 +77,7 @@ class TestAirflow(AdapterContract):
 
     def is_retried(self, error):
         """Whether Airflow runs a task again that ends with this very error."""
-        from airflow.sdk import DAG, task
+        from volume_airflow.compat import DAG, task
 
         with DAG("fails", schedule=None) as dag:
 

@@ -239,6 +239,19 @@ def test_keys_are_in_the_environment_for_the_length_of_a_block(monkeypatch):
     assert "VOLUME_S3_ACCESS_KEY_ID" not in os.environ
 
 
+def test_two_stores_with_other_keys_are_used_one_after_the_other(monkeypatch, bucket):
+    with S3Server(access_key="AKIAOTHEROTHER") as second:
+        second.make_bucket("partner")
+        given(monkeypatch, "one", **to_the_bucket(bucket))
+        extra = {"endpoint_url": second.endpoint}
+        given(monkeypatch, "two", host="s3://partner", login="AKIAOTHEROTHER", password=SECRET, extra=extra)
+        for conn_id in ("one", "two", "one"):
+            hook = VolumeHook(conn_id)
+            with hook.use(), hook.volume("data").batch_upload_sync(force=True) as batch:
+                batch.put_file(__file__, "/a.py")
+            assert "VOLUME_S3_ACCESS_KEY_ID" not in os.environ
+
+
 def test_keys_of_a_referenced_connection_are_read_afresh(monkeypatch, bucket):
     given(monkeypatch, **to_the_bucket(bucket, login=None, password=None) | {"extra": {"aws_conn_id": "team_keys"}})
     given(monkeypatch, "team_keys", conn_type="aws", login="OLD", password=SECRET, extra={"region_name": "eu-west-1"})

@@ -64,6 +64,7 @@ def test_a_database_and_a_shell_work_on_files_of_a_version(run_dag, monkeypatch,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.xdist_group("airflow_server")
 def test_the_ingest_runs_in_a_real_executor_too(airflow_server):
     state = airflow_server.run("daily_ingest", "by-executor", f"{DAYS[0]}T00:00:00Z")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from airflow_kit import texts
 from volume_core import ROVolume
 
 pytest.importorskip("airflow.sdk", reason="the API that is asked is that of Airflow 3")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("airflow_server")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("airflow_server")]
 
 DAG, RUN = "all_ways", "a-run"
 
@@ -84,6 +85,16 @@ def test_a_task_that_returned_a_volume_has_a_link_to_it_and_others_have_none(end
     [link] = links("join")
     assert ended.xcom(DAG, RUN, "join").version[:12] in link
     assert links("list_files") == []
+
+
+def test_the_logs_of_tasks_that_ended_well_have_no_errors_and_no_warnings(ended):
+    """What an adapter does beside the task (events, links, lineage) fails into the log and nowhere else."""
+    found = []
+    for file in ended.home.glob(f"logs/dag_id={DAG}/run_id={RUN}/**/*.log"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        if "task_id=fails_once" not in str(file):
+            found += [(file.parent.name, each) for each in lines if each.get("level") in {"warning", "error"}]
+    assert [] == found
 
 
 def test_nothing_stays_mounted_when_tasks_have_ended(ended):

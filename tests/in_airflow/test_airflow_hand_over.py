@@ -18,6 +18,7 @@ import pytest
 from airflow_kit import texts
 
 from volume_core import ROVolume
+from volume_core.testing.s3server import S3Server
 
 pytest.importorskip("airflow.sdk", reason="the example is for Airflow 3")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("other_engines")]
@@ -104,8 +105,24 @@ def dag():
     return module.hand_over()
 
 
+@pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.s3)])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The store that the three have in common, in the environment of each."""
+    if request.param == "directory":
+        monkeypatch.setenv("VOLUME_BUCKET", f"file://{tmp_path}/store")
+        yield
+        return
+    with S3Server(access_key="SHARED") as server:
+        server.make_bucket("shared")
+        monkeypatch.setenv("VOLUME_BUCKET", "s3://shared/volumes")
+        monkeypatch.setenv("VOLUME_S3_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("VOLUME_S3_ACCESS_KEY_ID", "SHARED")
+        monkeypatch.setenv("VOLUME_S3_SECRET_ACCESS_KEY", "secret")
+        yield
+
+
+@pytest.mark.usefixtures("store")
 def test_a_volume_goes_through_three_engines_and_its_log_names_all_of_them(run_dag, interpreter, tmp_path, monkeypatch):
-    monkeypatch.setenv("VOLUME_BUCKET", f"file://{tmp_path}/store")
     monkeypatch.setenv("VOLUME_DRIVER", "copy")
     programs = EXAMPLES / "handover"
 

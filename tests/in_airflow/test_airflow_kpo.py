@@ -13,11 +13,11 @@ import pytest
 from airflow.providers.cncf.kubernetes.exceptions import PodMutationHookException
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.secret import Secret
-from airflow.sdk import DAG, task
 from airflow_kit import Supervisor, made, returned, run_tasks, texts
 from airflow_pods import base, can_mount, env_of, made_by_operator, with_policy
 from kubernetes.client import models
 
+from volume_airflow.compat import DAG, serialize, task
 from volume_airflow.operators.pod import VolumePodOperator, versions_for_markers
 from volume_airflow.pods import annotation
 from volume_core import InvalidNameError, NotFoundError, ROVolume, RWVolume, VolumeError
@@ -158,8 +158,6 @@ def test_the_task_that_creates_the_pod_needs_no_prepared_pod_of_its_own(dag, mon
 
 def test_trap_a_marker_in_return_json_is_a_version_where_an_envelope_would_be_refused():
     """Trap: Airflow refuses a dictionary with the key __classname__, so a container cannot return what a task does."""
-    from airflow.sdk.serde import serialize
-
     version = made(a="1")
     found = versions_for_markers(
         json.loads(json.dumps({"model": {"volume": version.locator}, "more": [{"volume": version.locator}, 3]}))

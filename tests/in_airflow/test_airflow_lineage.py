@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 
 import pytest
+from airflow.sdk import DAG, Asset, task
 from airflow_kit import Supervisor, made, returned, run_task, written
 
 from volume_airflow import lineage
 from volume_airflow.assets.vol import asset_of, is_volume, sanitize_uri, uri_of, volume_asset
-from volume_airflow.compat import DAG, Asset, task
 from volume_core import ROVolume, RWVolume, Volume
 from volume_core.facade.addresses import url_of
 from volume_core.facade.naming import place_of

@@ -8,10 +8,11 @@ import kubernetes_validate
 import pytest
 from airflow.providers.cncf.kubernetes.exceptions import PodMutationHookException
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
-from airflow.sdk import DAG, task
 from airflow_pods import TEMPLATES, base, can_mount, env_of, judged, made_by_executor, with_policy
 from kubernetes.client import models
 
+from volume_airflow import compat
+from volume_airflow.compat import DAG, task
 from volume_airflow.pods import ANNOTATION, annotation, prepare, volume_pod_override
 from volume_core import ROVolume, VolumeError, hookimpl
 from volume_core.plugins.manager import register
@@ -181,8 +182,10 @@ def test_a_sites_plugin_has_the_last_word():
 
 
 def test_a_sites_own_policy_sees_the_pod_as_it_was_prepared():
+    from airflow import settings
     from airflow.policies import hookimpl as policy
-    from airflow.settings import get_policy_plugin_manager
+
+    manager = settings.get_policy_plugin_manager() if compat.IS_3 else settings.POLICY_PLUGIN_MANAGER
 
     class Site:
         @policy
@@ -191,11 +194,11 @@ def test_a_sites_own_policy_sees_the_pod_as_it_was_prepared():
 
     seen: list[dict] = []
     site = Site()
-    get_policy_plugin_manager().register(site)
+    manager.register(site)
     try:
         made_by_executor(using())
     finally:
-        get_policy_plugin_manager().unregister(site)
+        manager.unregister(site)
     assert can_mount(seen[0])
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from volume_airflow import taskvolumes
 from volume_airflow.compat import DecoratedOperator, PythonOperator, TaskDecorator, task_decorator_factory
-from volume_airflow.operators.volume import described
+from volume_airflow.operators.volume import LINKS, described
 from volume_core import RWVolume, VolumeError
 from volume_core.facade.blocks import OnTerminate
 from volume_core.parts.landing import LandingPolicy
@@ -47,6 +47,7 @@ class VolumeDecoratedOperator(DecoratedOperator, PythonOperator):
     template_fields: Sequence[str] = (*PythonOperator.template_fields, "volume", "message", "volume_conn_id")
     template_fields_renderers = PythonOperator.template_fields_renderers
     custom_operator_name = "@task.volume"
+    operator_extra_links = LINKS
     mounts_volumes = True
     returns_volumes = True
 

@@ -59,7 +59,7 @@ class VolumeHook(BaseHook):
 
         Raises what `store` does, and VolumeError where another store's credentials are in use.
         """
-        self.store.use()
+        self.store.ensure()
         return self.store
 
     def use(self) -> Using:
@@ -104,12 +104,12 @@ class VolumeHook(BaseHook):
 
     def commit(self, volume: RWVolume, message: str = "", *, labels: Mapping[str, str] | None = None) -> ROVolume:
         """Commit *volume*, which is of this store, and return the version; its mount stays."""
-        self.use()
+        self.store.ensure()
         return volume.commit_sync(message, labels=labels)
 
     def delete(self, name: str) -> None:
         """Delete the volume *name* and all its versions.  Raises NotFoundError where there is none."""
-        self.use()
+        self.store.ensure()
         Volume.delete_sync(name, self.store.url)
 
     # -- the form

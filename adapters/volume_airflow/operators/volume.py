@@ -11,15 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from volume_airflow import taskvolumes
-from volume_airflow.compat import BaseOperator
+from volume_airflow.compat import IS_3, BaseOperator
+from volume_airflow.links.volume import VolumeLink
 from volume_core import ConflictError, ROVolume, Volume, VolumeError
-from volume_core.facade.heads import head_version, promote
 from volume_core.facade.merging import OnConflict
 from volume_core.facade.versions import read_version
 from volume_core.format.names import Locator
-from volume_core.parts.heads import is_ancestor, read_head
+from volume_core.parts.heads import is_ancestor, move_head, read_head
 from volume_core.parts.landing import LandingPolicy
+from volume_core.plugins.manager import plugins
 
+# From 3 on the plugin's link is on every task that has returned a version.
+LINKS: tuple[Any, ...] = () if IS_3 else (VolumeLink(),)
 _TRIES = 8  # whoever loses so many races for a head in a row leaves it to those who win them
 
 
@@ -41,6 +44,8 @@ class VolumeCommitOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("volume", "source", "target", "message", "labels", "volume_conn_id")
     ui_color = "#e3ecf7"
+    returns_volumes = True
+    operator_extra_links = LINKS
 
     def __init__(
         self,
@@ -118,6 +123,9 @@ class VolumeMergeOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("versions", "name", "message", "labels", "volume_conn_id")
     ui_color = "#e3ecf7"
+    mounts_volumes = False
+    returns_volumes = True
+    operator_extra_links = LINKS
 
     def __init__(
         self,
@@ -156,19 +164,36 @@ class VolumeMergeOperator(BaseOperator):
         """Return the version that the head names after a merge; None where others have moved it meanwhile."""
         first = given[0]
         name, place = self.name or first.name, first._place()
-        head = head_version(name, place)
-        all_ = [*([ROVolume.of_version(head)] if head is not None else []), *given]
-        if len(set(all_)) == 1:
-            made = all_[0] if all_[0].name == name else all_[0].promote_sync(name)
-        else:
-            made = Volume.merge_sync(all_, name, on_conflict=self.on_conflict, message=message, labels=self.labels)
+        head = read_head(place.store(), name)
+        merged = self._published(given, name, None if head is None else head.version, message)
         now = read_head(place.store(), name)
-        if now is not None and _came_from(place.store(), made.locator, now.version):
-            return made
-        if now is None or (head is not None and now.version == head.locator.version):
-            promote(read_version(Locator.parse(made.locator), place))
-            return made
-        return None
+        if now is not None and _came_from(place.store(), merged.locator, now.version):
+            return merged
+        if (now.version if now else None) != (head.version if head else None):
+            return None
+        try:  # it was there already, so nobody has moved the head to it
+            move_head(place.store(), name, now, merged.version, "merge", action=plugins().current_task())
+        except ConflictError:
+            return None
+        return merged
+
+    def _published(self, given: Sequence[ROVolume], name: str, head: str | None, message: str) -> ROVolume:
+        """Return *given* and the version that the head names as one version of the volume *name*."""
+        first = given[0]
+        if head is not None:
+            at_head = Locator(first._place().store().url, name, head)
+            given = [ROVolume.of_version(read_version(at_head, first._place())), *given]
+        distinct = list(dict.fromkeys(given))
+        if len(distinct) == 1 and distinct[0].name == name:
+            return distinct[0]
+        # Of one version alone it is that version under the other name.
+        return Volume.merge_sync(
+            distinct if len(distinct) > 1 else distinct * 2,
+            name,
+            on_conflict=self.on_conflict,
+            message=message,
+            labels=self.labels,
+        )
 
 
 def _came_from(store: Any, locator: str, version: str) -> bool:
@@ -201,6 +226,9 @@ class VolumePromoteOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("version", "name", "tag", "volume_conn_id")
     ui_color = "#e3ecf7"
+    mounts_volumes = False
+    returns_volumes = True
+    operator_extra_links = LINKS
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from volume_airflow.compat import BaseSensorOperator, PokeReturnValue, conf
+from volume_airflow.operators.volume import LINKS
 from volume_airflow.triggers.volume import VolumeCommitTrigger, head_of, id_of
 from volume_core import InvalidNameError, ROVolume, StorageError, Volume
 from volume_core.passing.environment import Lease
@@ -34,6 +35,7 @@ class VolumeSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = ("name", "newer_than", "volume_conn_id", "bucket")
     ui_color = "#e3ecf7"
+    operator_extra_links = LINKS
     mounts_volumes = False
     returns_volumes = True
 
@@ -57,7 +59,24 @@ class VolumeSensor(BaseSensorOperator):
         self.deferrable = deferrable
 
     def poke(self, context: Any) -> PokeReturnValue:
-        """Look once."""
+        """Look once; where there is nothing new a deferrable sensor leaves the worker, by TaskDeferred."""
+        looked = self._look()
+        if self.deferrable and not looked:
+            self.defer(
+                timeout=datetime.timedelta(seconds=self.timeout),
+                trigger=VolumeCommitTrigger(
+                    self.name,
+                    newer_than=self._known(),
+                    first=True,
+                    volume_conn_id=self.volume_conn_id,
+                    bucket=self.bucket,
+                    poll_interval_s=self.poke_interval or 1.0,
+                ),
+                method_name="execute_complete",
+            )
+        return looked
+
+    def _look(self) -> PokeReturnValue:
         try:
             locator = head_of(self.name, self.volume_conn_id, self.bucket)
         except StorageError as error:
@@ -68,27 +87,6 @@ class VolumeSensor(BaseSensorOperator):
         if locator is None or id_of(locator) == self._known():
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._version(locator))
-
-    def execute(self, context: Any) -> Any:
-        """Wait, and return the version."""
-        if not self.deferrable:
-            return super().execute(context)
-        looked = self.poke(context)
-        if looked:
-            return looked.xcom_value
-        self.defer(
-            timeout=datetime.timedelta(seconds=self.timeout),
-            trigger=VolumeCommitTrigger(
-                self.name,
-                newer_than=self._known(),
-                first=True,
-                volume_conn_id=self.volume_conn_id,
-                bucket=self.bucket,
-                poll_interval_s=self.poke_interval or 1.0,
-            ),
-            method_name="execute_complete",
-        )
-        return None
 
     def execute_complete(self, context: Any, event: dict[str, str]) -> ROVolume:
         """Return the version that the trigger has told of."""
