@@ -16,14 +16,22 @@ if TYPE_CHECKING:
 
 
 def _is_loaded() -> bool:
-    # Airflow loads this module with the plugin, whichever of its versions it is.
-    return "volume_airflow.calling" in sys.modules
+    # Airflow loads that module with the plugin, whichever of its versions it is; so does another interpreter of a task.
+    return "volume_airflow.calling" in sys.modules and sys.modules.get("airflow") is not None
+
+
+def _is_run_here() -> bool:
+    if not _is_loaded():
+        return False
+    from volume_airflow import running
+
+    return running.current() is not None
 
 
 @hookimpl
 def volume_current_task() -> ActionRef | None:
-    """The task that Airflow is running in this process."""
-    if not _is_loaded():
+    """The task that Airflow is running in this process, or that has started it."""
+    if not _is_loaded() and "AIRFLOW_CTX_TASK_ID" not in os.environ:
         return None
     from volume_airflow import running
 
@@ -42,7 +50,7 @@ def volume_default_bucket() -> str | None:
 
 @hookimpl
 def volume_open_store(url: str) -> None:
-    """None, for the built-in stores open it: with the credentials of its connection, in the environment by then."""
+    """None, for the built-in stores open it: with the credentials of its connection, which the environment then has."""
     if _is_loaded() and url.partition("://")[0] in {"s3", "gs", "az", "abfs"}:
         from volume_airflow import stores
 
@@ -66,7 +74,7 @@ def volume_reference(url: str) -> Any:
 @hookimpl
 def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
     """A version of a task: a retry may go on from it; it is an event of its asset, and lineage."""
-    if _is_loaded() and action is not None:
+    if action is not None and _is_run_here():
         from volume_airflow import calling, lineage
 
         calling.committed(version)
@@ -76,7 +84,7 @@ def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
 @hookimpl
 def volume_mounted(locator: str | None, action: ActionRef | None) -> None:
     """What a task mounts is upstream of what it commits."""
-    if _is_loaded() and action is not None and locator is not None:
+    if action is not None and locator is not None and _is_run_here():
         from volume_airflow import lineage
 
         lineage.mounted(locator, action)

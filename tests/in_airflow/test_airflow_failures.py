@@ -462,6 +462,8 @@ def test_a_checkpoint_that_cannot_be_committed_fails_the_task_before_the_deferra
     abandon(kept())
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # the loop in which dag.test() runs a trigger
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_dag_test_loses_the_arguments_of_a_deferral_and_the_checkpoint_has_the_work(run_dag):
     with DAG("loses", schedule=None) as dag:
 

@@ -225,6 +225,14 @@ def test_in_an_interpreter_without_airflow_a_function_hands_over_and_a_failed_on
     assert ("a-dag", "a-task") == (version.produced_by.project, version.produced_by.action)
 
 
+def test_what_a_tasks_command_commits_is_committed_in_the_name_of_the_task():
+    program = "from volume_core import Volume; print(Volume.new('data').commit_sync().produced_by.action)"
+    ours = {"AIRFLOW_CTX_DAG_ID": "a-dag", "AIRFLOW_CTX_TASK_ID": "a-task", "AIRFLOW_CTX_DAG_RUN_ID": "a-run"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=os.environ | ours, capture_output=True, text=True, check=False)
+    assert (0, "a-task") == (done.returncode, done.stdout.strip()), done.stderr
+
+
 @pytest.mark.loud
 def test_a_function_in_another_interpreter_whose_task_was_killed_meanwhile_commits_nothing(monkeypatch):
     made_there = []
