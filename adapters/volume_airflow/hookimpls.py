@@ -20,6 +20,11 @@ def _is_loaded() -> bool:
     return "volume_airflow.calling" in sys.modules
 
 
+def _tells_airflow() -> bool:
+    # A task's function may run in another interpreter, where nobody hears of assets and which need not have Airflow.
+    return _is_loaded() and "airflow" in sys.modules
+
+
 @hookimpl
 def volume_current_task() -> ActionRef | None:
     """The task that Airflow is running in this process."""
@@ -66,7 +71,7 @@ def volume_reference(url: str) -> Any:
 @hookimpl
 def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
     """A version of a task: a retry may go on from it; it is an event of its asset, and lineage."""
-    if _is_loaded() and action is not None:
+    if _tells_airflow() and action is not None:
         from volume_airflow import calling, lineage
 
         calling.committed(version)
@@ -76,7 +81,7 @@ def volume_committed(version: ROVolume, action: ActionRef | None) -> None:
 @hookimpl
 def volume_mounted(locator: str | None, action: ActionRef | None) -> None:
     """What a task mounts is upstream of what it commits."""
-    if _is_loaded() and action is not None and locator is not None:
+    if _tells_airflow() and action is not None and locator is not None:
         from volume_airflow import lineage
 
         lineage.mounted(locator, action)
