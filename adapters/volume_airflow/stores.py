@@ -9,8 +9,8 @@ list of connections: those that reach() may look at, besides the default one and
 `[volume] connections`.
 
 Always true: to import this does not import Airflow; outside a task nothing is asked unless a connection was named.
-Where volumes lie by default is asked once a task instance, each store's credentials once a minute at most.  An API that does
-not answer is an error which may pass: elsewhere, on a worker's own disk perhaps, nobody would look for a volume.
+Where volumes lie by default is asked once a task instance, each store's credentials once a minute at most.  An API that
+does not answer is an error which may pass: elsewhere, on a worker's own disk perhaps, nobody would look for a volume.
 """
 
 from __future__ import annotations
