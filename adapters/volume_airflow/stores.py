@@ -8,14 +8,15 @@ The default connection is the one that `[volume] conn_id` names, `volume_default
 list of connections: those that reach() may look at, besides the default one and those used already, are named in
 `[volume] connections`.
 
-Always true: outside a task nothing is asked unless a connection was named; where volumes lie by default is asked once a
-task instance, each store's credentials once a minute at most.  An API that does not answer is an error which may pass:
-elsewhere, on a worker's own disk perhaps, nobody would look for a volume.
+Always true: to import this does not import Airflow; outside a task nothing is asked unless a connection was named.
+Where volumes lie by default is asked once a task instance, each store's credentials once a minute at most.  An API that
+does not answer is an error which may pass: elsewhere, on a worker's own disk perhaps, nobody would look for a volume.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -23,8 +24,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from volume_airflow import connections, running
-from volume_airflow.compat import AirflowNotFoundException, BaseHook, conf
+from volume_airflow import compat, connections, running
 from volume_core import NotFoundError, ROVolume, RWVolume, StorageError, Volume, VolumeError, VolumeInfo
 from volume_core.facade.twins import awaitable
 from volume_core.parts.landing import LandingPolicy
@@ -203,8 +203,8 @@ def connected(conn_id: str) -> VolumeStore:
 
 def _connection(conn_id: str) -> Any:
     try:
-        return BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException:
+        return compat.BaseHook.get_connection(conn_id)
+    except compat.AirflowNotFoundException:
         pass
     if (why := _silence(conn_id)) is not None:
         raise StorageError(
@@ -234,9 +234,7 @@ def _silence(conn_id: str) -> str | None:
 
 
 def _silence_of_database(conn_id: str) -> str | None:
-    from volume_airflow.compat import IS_3
-
-    if IS_3:
+    if compat.IS_3:
         return None
     try:
         from airflow.secrets.metastore import MetastoreBackend
@@ -266,13 +264,13 @@ def located(conn_id: str | None = None) -> VolumeStore | None:
         except NotFoundError:
             if default != DEFAULT_CONNECTION:  # somebody has said that it is there
                 raise
-    url = conf.get(_SECTION, "store", fallback="")
+    url = compat.conf.get(_SECTION, "store", fallback="")
     return VolumeStore(normalize(url)) if url else None
 
 
 def default_connection() -> str:
     """Return the id of the default connection, which need not be there; "" where the settings say that none is."""
-    return str(conf.get(_SECTION, "conn_id", fallback=DEFAULT_CONNECTION) or "")
+    return str(compat.conf.get(_SECTION, "conn_id", fallback=DEFAULT_CONNECTION) or "")
 
 
 def used(conn_id: str | None = None) -> VolumeStore | None:
@@ -288,7 +286,7 @@ def default_bucket() -> str | None:
     runs here.
     """
     current = running.current()
-    if current is None:
+    if current is None or not _may_ask():
         return None
     ti = current.ti
     key = getattr(ti, "id", None) or (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)
@@ -301,6 +299,11 @@ def default_bucket() -> str | None:
     return store.url if store is not None else None
 
 
+def _may_ask() -> bool:
+    # A task's function may run in another interpreter, which is told where volumes lie, and need not have Airflow.
+    return "airflow" in sys.modules
+
+
 # -- a store that is met
 
 
@@ -310,6 +313,8 @@ def reach(url: str) -> None:
     Raises VolumeError where there is such a connection and it cannot be used, a transient StorageError where the API
     does not say.
     """
+    if not _may_ask():
+        return
     with _lock:
         if time.monotonic() - _asked.get(url, float("-inf")) < _FRESH_S:
             return
@@ -338,7 +343,7 @@ def meet_all() -> None:
 
 
 def _named() -> list[str]:
-    listed = conf.get(_SECTION, "connections", fallback="") or ""
+    listed = compat.conf.get(_SECTION, "connections", fallback="") or ""
     names = [default_connection(), *(each.strip() for each in listed.split(","))]
     return [name for name in dict.fromkeys(names) if name]
 
