@@ -18,14 +18,14 @@ OURS = [
 
 
 def test_there_is_an_entry_point_for_each_adapter():
-    assert {"volume_flyte.hooks", "volume_prefect.hooks"} <= set(OURS)
+    assert {"volume_airflow.hookimpls", "volume_flyte.hooks", "volume_prefect.hooks"} <= set(OURS)
 
 
 @pytest.mark.parametrize("module", OURS)
 def test_to_load_an_adapters_hooks_loads_no_engine_and_nothing_of_volumes_that_is_slow(module):
     code = (
         f"import sys, {module}\n"
-        "slow = {'pydantic', 'volume_core.volumes', 'asyncio', 'flytekit', 'flyte', 'prefect', 'kubernetes'}\n"
+        "slow = {'pydantic', 'volume_core.volumes', 'asyncio', 'flytekit', 'flyte', 'prefect', 'airflow', 'kubernetes'}\n"
         "assert not slow & set(sys.modules), slow & set(sys.modules)"
     )
 
