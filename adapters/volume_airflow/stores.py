@@ -3,6 +3,7 @@
     a task's volume names no bucket   -> default_bucket(): the default connection, else `[volume] store`
     a store is opened in a task       -> reach(url): the connection whose store it is, or lies in (the longest one)
     an operator, hook, trigger asks   -> located(conn_id): the store of that connection, or the default one
+    a page shows a version            -> around(url): the connection whose store it is, or lies in
 
 The default connection is the one that `[volume] conn_id` names, `volume_default` if it says nothing.  Tasks have no
 list of connections: those that reach() may look at, besides the default one and those used already, are named in
@@ -279,6 +280,21 @@ def used(conn_id: str | None = None) -> VolumeStore | None:
     if store is not None:
         store.ensure()
     return store
+
+
+def around(url: str) -> VolumeStore | None:
+    """Return the store of the connection whose URL the store at *url* is or lies in, the longest one, read afresh.
+
+    None where no connection that the settings name is so.  Raises what `connected` does.
+    """
+    found = []
+    for conn_id in _named():
+        try:
+            found.append(connected(conn_id))
+        except NotFoundError:
+            if conn_id != DEFAULT_CONNECTION:
+                raise
+    return max((each for each in found if _lies_in(url, each.url)), key=lambda each: len(each.url), default=None)
 
 
 def default_bucket() -> str | None:

@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import threading
+import time
 
 import pytest
 from airflow_kit import Supervisor, made, returned, run_task, written
@@ -16,6 +17,7 @@ from volume_airflow.sensors.volume import VolumeSensor
 from volume_airflow.stores import VolumeStore
 from volume_airflow.triggers import volume as triggers
 from volume_airflow.triggers.volume import VolumeCommitTrigger
+from volume_airflow.turns import Turns
 from volume_core import InvalidNameError, StorageError, Volume
 
 
@@ -283,7 +285,7 @@ def test_between_two_looks_the_event_loop_is_free(monkeypatch):
 
 
 def test_triggers_of_stores_with_other_keys_take_turns(monkeypatch):
-    turns, seen = triggers._Turns(), []
+    turns, seen = Turns(), []
     stores = [VolumeStore(f"s3://{each}", None, each, {"VOLUME_S3_ACCESS_KEY_ID": each}) for each in ("one", "two")]
     both = threading.Barrier(4)
 
@@ -301,6 +303,30 @@ def test_triggers_of_stores_with_other_keys_take_turns(monkeypatch):
     assert 200 == len(seen)
     assert all(seen)
     assert "VOLUME_S3_ACCESS_KEY_ID" not in os.environ
+
+
+def test_a_store_gets_its_turn_however_many_come_for_another_one_meanwhile(monkeypatch):
+    turns, order = Turns(), []
+    one, two = (VolumeStore(f"s3://{each}", None, each, {"VOLUME_S3_ACCESS_KEY_ID": each}) for each in ("one", "two"))
+
+    def look(store):
+        with turns.taken_by(store):
+            order.append(store.conn_id)
+
+    threads = []
+    with turns.taken_by(one):
+        for store in (two, one, one):
+            before = len(turns._waiting)
+            threads.append(threading.Thread(target=look, args=[store]))
+            threads[-1].start()
+            end = time.monotonic() + 10
+            while len(turns._waiting) == before and time.monotonic() < end:
+                time.sleep(0.001)
+        assert [] == order
+    for each in threads:
+        each.join(10)
+
+    assert ["two", "one", "one"] == order
 
 
 @pytest.mark.skipif(not IS_3, reason="watchers came with Airflow 3")

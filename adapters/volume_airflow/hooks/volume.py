@@ -18,6 +18,7 @@ from typing import Any
 from volume_airflow import stores
 from volume_airflow.compat import BaseHook
 from volume_airflow.stores import Using, VolumeStore
+from volume_airflow.turns import turns
 from volume_core import NotFoundError, ROVolume, RWVolume, StorageError, Volume, VolumeError, VolumeInfo
 from volume_core.parts.landing import LandingPolicy
 from volume_core.plugins.manager import plugins
@@ -123,7 +124,7 @@ class VolumeHook(BaseHook):
 
         def ask() -> None:
             try:
-                with self.store.use() as store:
+                with turns.taken_by(store):  # pages of this process may need other keys
                     said.append(_tried(_opened(store)))
             except (VolumeError, ValueError) as error:
                 said.append((False, str(error)))
