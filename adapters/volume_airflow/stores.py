@@ -282,6 +282,18 @@ def used(conn_id: str | None = None) -> VolumeStore | None:
     return store
 
 
+def default_url() -> str | None:
+    """Return the URL of the store of volumes that name none, wherever this is asked: where a DAG is parsed, too, which
+    is to say once more each time.
+
+    None where nothing in Airflow says it.  Raises what `connected` does.
+    """
+    if running.current() is not None:
+        return default_bucket()
+    store = located()
+    return store.url if store is not None else None
+
+
 def around(url: str) -> VolumeStore | None:
     """Return the store of the connection whose URL the store at *url* is or lies in, the longest one, read afresh.
 

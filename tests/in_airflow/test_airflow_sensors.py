@@ -98,6 +98,19 @@ def test_what_is_no_version_is_refused():
     assert isinstance(ended.error, InvalidNameError)
 
 
+@pytest.mark.skipif(not IS_3, reason="the kit's supervisor answers as that of Airflow 3 does")
+def test_a_sensor_that_is_given_a_bucket_has_nothing_to_do_with_the_default_connection(tmp_path):
+    store = f"file://{tmp_path}/other"
+    version = written(Volume.new("data", store), {"a": "1"}).finalize_sync()
+    version.promote_sync()
+    supervisor = Supervisor({"volume_default": {"conn_type": "aws"}})  # a store's cannot be of this type
+
+    ended = sensed(supervisor, name="data", bucket=store)
+
+    assert ended.error is None
+    assert version == returned(supervisor, "it")
+
+
 # -- deferred
 
 

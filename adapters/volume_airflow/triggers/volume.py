@@ -17,6 +17,7 @@ from typing import Any
 
 from volume_airflow import stores
 from volume_airflow.compat import BaseEventTrigger, TriggerEvent
+from volume_airflow.stores import VolumeStore
 from volume_airflow.turns import turns
 from volume_core import NotFoundError, RWVolume, StorageError, Volume
 from volume_core.facade.addresses import url_of
@@ -149,9 +150,14 @@ def id_of(version: str) -> str:
     return Locator.parse(version).version if "://" in version else validate_name(version, "version")
 
 
+def store_for(conn_id: str | None, bucket: str | None) -> VolumeStore | None:
+    """Return the store whose credentials count: of a *bucket* without a connection those that there are already."""
+    return stores.located(conn_id) if conn_id is not None or bucket is None else None
+
+
 def head_of(name: str, conn_id: str | None, bucket: str | None) -> str | None:
     """Return the locator of the version that the head of *name* names, None where there is none."""
-    store = stores.located(conn_id) if conn_id is not None or bucket is None else None
+    store = store_for(conn_id, bucket)
     with turns.taken_by(store):
         try:
             url, region = bucket or (store.url if store else None), store.region if store else None

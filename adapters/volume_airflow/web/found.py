@@ -3,8 +3,8 @@
     XComs          what it returned or pushed: volumes anywhere in a value, by the envelopes that they are stored in
     asset events   what it committed: the `extra` of its events that name a locator
 
-Always true: read-only; no class is imported and nothing is deserialized: an envelope is a dictionary here, which Airflow
-lets nobody write but its own serialization, and never text that reads like one; what is no locator is passed over.
+Always true: read-only; no class is imported and nothing is deserialized: an envelope is a dictionary here, which nobody
+writes but Airflow's own serialization, and never text that reads like one; what is no locator is passed over.
 """
 
 from __future__ import annotations
