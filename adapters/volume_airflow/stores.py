@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any
 
 from volume_airflow import compat, connections, running
+from volume_airflow.turns import turns
 from volume_core import NotFoundError, ROVolume, RWVolume, StorageError, Volume, VolumeError, VolumeInfo
 from volume_core.facade.twins import awaitable
 from volume_core.parts.landing import LandingPolicy
@@ -341,21 +342,39 @@ def reach(url: str) -> None:
     Raises VolumeError where there is such a connection and it cannot be used, a transient StorageError where the API
     does not say.
     """
-    if not _may_ask():
+    if not _may_ask() or _is_said():
         return
     with _lock:
         if time.monotonic() - _asked.get(url, float("-inf")) < _FRESH_S:
             return
         if running.current() is not None:
             meet_all()
-        fitting = [conn_id for conn_id, store in _met.items() if _lies_in(url, store)]
-        if fitting:
-            store = connected(max(fitting, key=lambda conn_id: len(_met[conn_id])))
+        store = _met_around(url)
+        if store is not None:
             if store.is_used():
                 return  # by somebody who may be done with it soon
             store.use()
-        if fitting or running.current() is not None:
+        if store is not None or running.current() is not None:
             _asked[url] = time.monotonic()
+
+
+def _is_said() -> bool:
+    """Whether this process is at work for one store, with its keys; in a task without any for all that it meets."""
+    is_taken, store = turns.are_taken()
+    return is_taken and (store is not None or running.current() is None)
+
+
+def _met_around(url: str) -> VolumeStore | None:
+    """Return the store of that connection, of those that were used here and are still there, which fits *url* best."""
+    for conn_id in sorted(_met, key=lambda each: -len(_met[each])):
+        if _lies_in(url, _met[conn_id]):
+            try:
+                return connected(conn_id)
+            except NotFoundError:  # deleted, or one that a form has tested
+                del _met[conn_id]
+                if conn_id in _named():
+                    raise
+    return None
 
 
 def meet_all() -> None:

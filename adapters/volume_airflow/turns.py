@@ -23,6 +23,7 @@ class Turns:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._whose: object = None
+        self._store: VolumeStore | None = None
         self._many = 0
         self._waiting: list[object] = []  # those of other stores, first come first served
 
@@ -30,7 +31,7 @@ class Turns:
     def taken_by(self, store: VolumeStore | None) -> Iterator[None]:
         """For the length of a `with` statement the process has the credentials of *store*."""
         whose = tuple(sorted((key, value or "") for key, value in store.variables.items())) if store else ()
-        self._take(whose)
+        self._take(whose, store)
         try:
             with store.use() if store is not None else contextlib.nullcontext():
                 yield
@@ -39,7 +40,12 @@ class Turns:
                 self._many -= 1
                 self._changed.notify_all()
 
-    def _take(self, whose: object) -> None:
+    def are_taken(self) -> tuple[bool, VolumeStore | None]:
+        """Return whether somebody has a turn, and for which store."""
+        with self._changed:
+            return self._many > 0, self._store if self._many else None
+
+    def _take(self, whose: object, store: VolumeStore | None) -> None:
         with self._changed:
             ticket = object()
             self._waiting.append(ticket)
@@ -48,7 +54,7 @@ class Turns:
             finally:
                 self._waiting.remove(ticket)
                 self._changed.notify_all()  # the next one may be of the same store
-            self._whose = whose
+            self._whose, self._store = whose, store
             self._many += 1
 
     def each(self, store: VolumeStore | None, items: Iterator[_Each]) -> Iterator[_Each]:
