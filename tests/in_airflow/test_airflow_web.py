@@ -5,6 +5,7 @@ The application is mounted by Airflow itself, from the plugin, and users are tho
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import io
 import json
@@ -12,9 +13,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from html import unescape
 from urllib.parse import quote
 
+import httpx
 import pytest
 from airflow.sdk import DAG, task
 from airflow_kit import made, written
@@ -432,3 +436,37 @@ def test_the_plugin_loads_without_what_serves_pages():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "" == done.stdout.strip()
+
+
+def test_a_store_that_does_not_answer_holds_up_its_pages_and_nothing_else_of_airflows(server, monkeypatch):
+    """Airflow answers by threads, of which there are 40 for all that it answers."""
+    from volume_airflow.web import application
+
+    client, tokens = server
+    begun, answers = [], threading.Event()
+
+    def silent(*_):
+        begun.append(1)
+        answers.wait(60)
+        return []
+
+    monkeypatch.setattr(application, "listed_in", silent)
+
+    async def asked():
+        transport = httpx.ASGITransport(client.app)
+        headers = {"Authorization": f"Bearer {tokens['viewer']}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://airflow", headers=headers) as reader:
+            pages = [asyncio.create_task(reader.get("/volumes/")) for _ in range(60)]
+            end = time.monotonic() + 20
+            while len(begun) < min(application.PAGES_AT_ONCE, 40) and time.monotonic() < end:  # all that get a thread
+                await asyncio.sleep(0.01)
+            try:
+                other = await asyncio.wait_for(reader.get("/api/v2/version"), 15)
+            finally:
+                answers.set()
+            return other, [await each for each in pages]
+
+    other, pages = asyncio.run(asked())
+
+    assert 200 == other.status_code
+    assert {200} == {each.status_code for each in pages}

@@ -10,6 +10,7 @@ import logging
 from html import escape
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -38,6 +39,7 @@ from volume_core.pages.html import wrapped
 
 log = logging.getLogger(__name__)
 
+PAGES_AT_ONCE = 8  # each has a thread of the server, which has 40 for all that it answers
 VOLUMES_MAX = 50  # on one page: of each a head and a manifest are read
 TaskOf = Annotated[Task, Depends(task_of)]
 
@@ -45,6 +47,7 @@ TaskOf = Annotated[Task, Depends(task_of)]
 def make() -> FastAPI:
     """Return the application that answers below /volumes."""
     app = FastAPI(title="Volumes", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.turns = anyio.Semaphore(PAGES_AT_ONCE)
     app.include_router(_store)
     app.include_router(_task)
     app.middleware("http")(_with_headers)
@@ -56,7 +59,9 @@ def make() -> FastAPI:
 
 
 async def _with_headers(request: Request, call_next: Any) -> Any:
-    response = await call_next(request)
+    # A store that does not answer holds up these pages, and nothing else of Airflow's.
+    async with request.app.state.turns:
+        response = await call_next(request)
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     return response
@@ -121,7 +126,7 @@ def index(request: Request) -> Response:
 def volume(request: Request, name: str) -> HTMLResponse:
     """Show the versions of the volume *name*: of its head, or without one of the version written last."""
     root, place = _root(request), default_place()
-    found = [each for each in listed_in(place.store()) if each.name == validate_name(name)]
+    found = listed_in(place.store(), validate_name(name))
     if not found:
         raise NotFoundError(f"there is no volume {name!r} in {place.url}")
     [newest] = newest_of(place, found)
