@@ -52,6 +52,7 @@ class Slot(NamedTuple):
 
 
 _call: Call | None = None  # that which this process executes
+_wrapped: Call | None = None  # the last one that it was to execute
 
 
 def current_call() -> Call | None:
@@ -88,6 +89,7 @@ class Call:
         self.forks: dict[Slot, tuple[RWVolume, str | None]] = {}  # with the version that each began with
         self._hearing: Hearing | None = None
         self._everywhere: contextlib.ExitStack | None = None
+        self._finished: Attempt | None = None  # which has ended well
         self._outer: Call | None = None
         self._is_to_end = False
         self._goes_on = False  # after a deferral: an earlier process may have noted what it began with
@@ -115,6 +117,11 @@ class Call:
         """Of the commits."""
         return self.options.message or running.described(self.ti)
 
+    def is_of(self, ti: Any) -> bool:
+        """Whether this is a try of the task instance *ti*, which may be another object by now."""
+        key = ("dag_id", "run_id", "task_id", "map_index")
+        return all(getattr(self.ti, name) == getattr(ti, name) for name in key)
+
     # -- around the operator
 
     def executes(self, inner: Callable[[], Any], context: Mapping[str, Any] | None = None) -> Any:
@@ -129,7 +136,7 @@ class Call:
                 self._finish()
                 return handed
             except BaseException as error:
-                self._ended_by(error)
+                self._ended_by_all(error)
                 raise
             finally:
                 self._end()
@@ -229,18 +236,25 @@ class Call:
 
     def hand_over(self, volume: RWVolume) -> ROVolume:
         """Commit *volume* on behalf of the task, and return the version."""
-        from volume_core import VolumeError
         from volume_core.passing import hand_over
+
+        self.check_goes_on()
+        if self.attempt is None:  # before or after it is executed: in a callback
+            with running.runs(self.ti, self.context):
+                return hand_over(volume, self.message)
+        version = self.attempt.hand_over(volume, self.message)
+        self.check_goes_on()  # it may have been told meanwhile; then the head goes back
+        return version
+
+    def check_goes_on(self) -> None:
+        """Raise VolumeError where the task was told to end, and so may publish nothing any more."""
+        from volume_core import VolumeError
 
         if self._is_to_end:
             raise VolumeError(
                 f"{self.message} was told to end, or killed, so its volumes are not committed: what it has written is "
                 f"kept, see the log"
             )
-        if self.attempt is None:  # before or after it is executed: in a callback
-            with running.runs(self.ti, self.context):
-                return hand_over(volume, self.message)
-        return self.attempt.hand_over(volume, self.message)
 
     # -- the ends
 
@@ -251,12 +265,22 @@ class Call:
         _settle()
         for kept in self.attempt.leave():
             log.warning("written to and not returned, so not committed: %s", kept)
+        self._finished = self.attempt
         self._ended_well()
 
     def _ended_well(self) -> None:
         if self._may_be_resumed or self._goes_on:
             self.tries.ended_well()
         self.forks.clear()
+
+    def _ended_by_all(self, error: BaseException) -> None:
+        """See to the volumes after *error*, to the end, also where a timeout comes while that is done."""
+        try:
+            self._ended_by(error)
+        except BaseException as other:
+            if self.attempt is not None:
+                self._fail(other)  # what is done already is not done again
+            raise
 
     def _ended_by(self, error: BaseException) -> None:
         """What becomes of the volumes; raises an error that Airflow takes for what it is, if *error* is none."""
@@ -308,6 +332,12 @@ class Call:
         except ValueError:  # what is said wrongly drops nothing
             return False
 
+    def fail_later(self, error: BaseException | None) -> None:
+        """The try has failed by *error* after its operator was executed: its result is no XCom, for one."""
+        if self._finished is not None:
+            for note in self._finished.fail_later(error):
+                log.warning("%s", note)
+
     def is_to_end(self) -> None:
         """The task was told to end: nothing is handed over from now on.  A handler of signals calls this."""
         self._is_to_end = True
@@ -347,7 +377,8 @@ def _may_take(function: Callable[..., Any]) -> bool:
 
 def wrap(ti: Any) -> None:
     """Have volumes as values of *ti*'s task: of this run's copy of its operator, and of what it pushes."""
-    call = Call(ti)
+    global _wrapped
+    call = _wrapped = Call(ti)
     task = ti.task
     object.__setattr__(task, "execute", _executing(call, task.execute))
     if (resumes := getattr(task, "resume_execution", None)) is not None:
@@ -358,6 +389,12 @@ def wrap(ti: Any) -> None:
     object.__setattr__(ti, "xcom_push", _pushing(call, ti.xcom_push))
     if (push := getattr(ti, "axcom_push", None)) is not None:
         object.__setattr__(ti, "axcom_push", _pushing(call, push))
+
+
+def failed(ti: Any, error: BaseException | None) -> None:
+    """The try *ti* has failed: what it has handed over, if it got so far, is taken back."""
+    if _wrapped is not None and _wrapped.is_of(ti):
+        _wrapped.fail_later(error)
 
 
 def _runs_elsewhere(task: Any) -> bool:
@@ -404,7 +441,9 @@ def _sending(call: Call, inner: Callable[[], str]) -> Callable[[], str]:
 def _ending(call: Call, inner: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(inner)
     def on_kill(*args: Any, **kwargs: Any) -> Any:
-        call.is_to_end()
+        # A log that the signal has interrupted may refuse; what the operator has to end is more urgent.
+        with contextlib.suppress(Exception):
+            call.is_to_end()
         return inner(*args, **kwargs)
 
     return on_kill
