@@ -23,6 +23,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,7 +90,8 @@ class Call:
         self.forks: dict[Slot, tuple[RWVolume, str | None]] = {}  # with the version that each began with
         self._hearing: Hearing | None = None
         self._everywhere: contextlib.ExitStack | None = None
-        self._finished: Attempt | None = None  # which has ended well
+        self.finished: Attempt | None = None  # which has ended well
+        self.elsewhere: str | None = None  # the file in which another interpreter says what it has handed over
         self._outer: Call | None = None
         self._is_to_end = False
         self._goes_on = False  # after a deferral: an earlier process may have noted what it began with
@@ -258,14 +260,35 @@ class Call:
 
     # -- the ends
 
+    def _listen_to_the_other(self) -> None:
+        """Take what another interpreter has handed over for this task for what this process has."""
+        path, self.elsewhere = self.elsewhere, None
+        if path is None:
+            return
+        try:
+            if os.path.getsize(path) == 0:  # it has nothing to do with volumes, or did not end
+                os.unlink(path)
+                return
+            from volume_airflow.elsewhere import told
+
+            found = told(path)
+        except Exception as error:  # what it has written, or a store
+            log.warning("what the other interpreter has handed over is not known: %s", error)
+            return
+        self.attend()
+        assert self.attempt is not None
+        for version in found:
+            self.attempt.go_on_from(version)
+
     def _finish(self) -> None:
+        self._listen_to_the_other()
         if self.attempt is None:
             return
         self.attempt.finish()
         _settle()
         for kept in self.attempt.leave():
             log.warning("written to and not returned, so not committed: %s", kept)
-        self._finished = self.attempt
+        self.finished = self.attempt
         self._ended_well()
 
     def _ended_well(self) -> None:
@@ -285,6 +308,7 @@ class Call:
     def _ended_by(self, error: BaseException) -> None:
         """What becomes of the volumes; raises an error that Airflow takes for what it is, if *error* is none."""
         names = {each.__name__ for each in type(error).__mro__}
+        self._listen_to_the_other()
         if self.attempt is None:
             return
         _settle()
@@ -334,8 +358,8 @@ class Call:
 
     def fail_later(self, error: BaseException | None) -> None:
         """The try has failed by *error* after its operator was executed: its result is no XCom, for one."""
-        if self._finished is not None:
-            for note in self._finished.fail_later(error):
+        if self.finished is not None:
+            for note in self.finished.fail_later(error):
                 log.warning("%s", note)
 
     def is_to_end(self) -> None:

@@ -6,6 +6,8 @@ import contextlib
 import datetime
 import os
 import signal
+import sys
+import tempfile
 
 import pytest
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
@@ -18,6 +20,7 @@ from volume_core import RWVolume, Volume, VolumeError
 from volume_core.facade import heads
 from volume_core.facade.attempts import Attempt
 from volume_core.parts import landing
+from volume_core.parts.heads import read_head
 from volume_core.parts.state import State
 from volume_core.parts.workcopies import survey
 
@@ -244,3 +247,32 @@ def test_a_process_that_a_task_has_forked_notes_nothing_in_the_tasks_state(dag, 
 
     assert {str(os.getpid())} == set(asked.read_text().split())
     assert base != Volume.from_name_sync("data").committed, "the child has committed its own"
+
+
+@pytest.mark.loud
+def test_what_another_interpreter_has_handed_over_is_taken_back_where_the_task_fails_after_it(
+    dag, monkeypatch, tmp_path
+):
+    base = made(a="1")
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['airflow'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    @task.external_python(python=sys.executable, expect_airflow=False)
+    def change():
+        from pathlib import Path
+
+        from volume_core import Volume
+
+        volume = Volume.from_name_sync("data")
+        Path(volume.mount_sync(driver="copy"), "a").write_text("2")
+        return {"data": volume, "no XCom": 1j}
+
+    change()
+    ended = run_task(the_only_task(dag), Supervisor())
+
+    assert ("failed", TypeError) == (ended.state, type(ended.error))
+    assert base == Volume.from_name_sync("data").committed
+    store = base._place().store()
+    assert ["failure", "commit"] == [each.why for each in read_head(store, "data").history[:2]]
+    assert [] == list(tmp_path.glob("volumes-handed-over-*"))

@@ -198,6 +198,11 @@ class Attempt:
             self._published.append(version)
             self._committed.append(version)
 
+    def published(self) -> list[Version]:
+        """Return what was committed by handing over, oldest first."""
+        with self._lock:
+            return list(self._published)
+
     def handed_over(self, name: str) -> list[str]:
         """Return the locators of what was committed of the volume *name* by handing over, oldest first."""
         with self._lock:
