@@ -23,6 +23,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,6 +53,7 @@ class Slot(NamedTuple):
 
 
 _call: Call | None = None  # that which this process executes
+_wrapped: Call | None = None  # the last one that it was to execute
 
 
 def current_call() -> Call | None:
@@ -88,6 +90,8 @@ class Call:
         self.forks: dict[Slot, tuple[RWVolume, str | None]] = {}  # with the version that each began with
         self._hearing: Hearing | None = None
         self._everywhere: contextlib.ExitStack | None = None
+        self.finished: Attempt | None = None  # which has ended well
+        self.elsewhere: str | None = None  # the file in which another interpreter says what it has handed over
         self._outer: Call | None = None
         self._is_to_end = False
         self._goes_on = False  # after a deferral: an earlier process may have noted what it began with
@@ -115,6 +119,11 @@ class Call:
         """Of the commits."""
         return self.options.message or running.described(self.ti)
 
+    def is_of(self, ti: Any) -> bool:
+        """Whether this is a try of the task instance *ti*, which may be another object by now."""
+        key = ("dag_id", "run_id", "task_id", "map_index")
+        return all(getattr(self.ti, name) == getattr(ti, name) for name in key)
+
     # -- around the operator
 
     def executes(self, inner: Callable[[], Any], context: Mapping[str, Any] | None = None) -> Any:
@@ -129,7 +138,7 @@ class Call:
                 self._finish()
                 return handed
             except BaseException as error:
-                self._ended_by(error)
+                self._ended_by_all(error)
                 raise
             finally:
                 self._end()
@@ -229,28 +238,60 @@ class Call:
 
     def hand_over(self, volume: RWVolume) -> ROVolume:
         """Commit *volume* on behalf of the task, and return the version."""
-        from volume_core import VolumeError
         from volume_core.passing import hand_over
+
+        self.check_goes_on()
+        if self.attempt is None:  # before or after it is executed: in a callback
+            with running.runs(self.ti, self.context):
+                return hand_over(volume, self.message)
+        before = self.attempt.handed_over(volume.name)
+        version = self.attempt.hand_over(volume, self.message)
+        self.check_goes_on()  # it may have been told meanwhile; then the head goes back
+        if len(self.attempt.handed_over(version.name)) > len(before):
+            log.info("volume %s is committed: %s", version.name, version.locator)
+        return version
+
+    def check_goes_on(self) -> None:
+        """Raise VolumeError where the task was told to end, and so may publish nothing any more."""
+        from volume_core import VolumeError
 
         if self._is_to_end:
             raise VolumeError(
                 f"{self.message} was told to end, or killed, so its volumes are not committed: what it has written is "
                 f"kept, see the log"
             )
-        if self.attempt is None:  # before or after it is executed: in a callback
-            with running.runs(self.ti, self.context):
-                return hand_over(volume, self.message)
-        return self.attempt.hand_over(volume, self.message)
 
     # -- the ends
 
+    def _listen_to_the_other(self) -> None:
+        """Take what another interpreter has handed over for this task for what this process has."""
+        path, self.elsewhere = self.elsewhere, None
+        if path is None:
+            return
+        try:
+            if os.path.getsize(path) == 0:  # it has nothing to do with volumes, or did not end
+                os.unlink(path)
+                return
+            from volume_airflow.elsewhere import told
+
+            found = told(path)
+        except Exception as error:  # what it has written, or a store
+            log.warning("what the other interpreter has handed over is not known: %s", error)
+            return
+        self.attend()
+        assert self.attempt is not None
+        for version in found:
+            self.attempt.go_on_from(version)
+
     def _finish(self) -> None:
+        self._listen_to_the_other()
         if self.attempt is None:
             return
         self.attempt.finish()
         _settle()
         for kept in self.attempt.leave():
             log.warning("written to and not returned, so not committed: %s", kept)
+        self.finished = self.attempt
         self._ended_well()
 
     def _ended_well(self) -> None:
@@ -258,9 +299,19 @@ class Call:
             self.tries.ended_well()
         self.forks.clear()
 
+    def _ended_by_all(self, error: BaseException) -> None:
+        """See to the volumes after *error*, to the end, also where a timeout comes while that is done."""
+        try:
+            self._ended_by(error)
+        except BaseException as other:
+            if self.attempt is not None:
+                self._fail(other)  # what is done already is not done again
+            raise
+
     def _ended_by(self, error: BaseException) -> None:
         """What becomes of the volumes; raises an error that Airflow takes for what it is, if *error* is none."""
         names = {each.__name__ for each in type(error).__mro__}
+        self._listen_to_the_other()
         if self.attempt is None:
             return
         _settle()
@@ -308,6 +359,12 @@ class Call:
         except ValueError:  # what is said wrongly drops nothing
             return False
 
+    def fail_later(self, error: BaseException | None) -> None:
+        """The try has failed by *error* after its operator was executed: its result is no XCom, for one."""
+        if self.finished is not None:
+            for note in self.finished.fail_later(error):
+                log.warning("%s", note)
+
     def is_to_end(self) -> None:
         """The task was told to end: nothing is handed over from now on.  A handler of signals calls this."""
         self._is_to_end = True
@@ -347,7 +404,8 @@ def _may_take(function: Callable[..., Any]) -> bool:
 
 def wrap(ti: Any) -> None:
     """Have volumes as values of *ti*'s task: of this run's copy of its operator, and of what it pushes."""
-    call = Call(ti)
+    global _wrapped
+    call = _wrapped = Call(ti)
     task = ti.task
     object.__setattr__(task, "execute", _executing(call, task.execute))
     if (resumes := getattr(task, "resume_execution", None)) is not None:
@@ -358,6 +416,12 @@ def wrap(ti: Any) -> None:
     object.__setattr__(ti, "xcom_push", _pushing(call, ti.xcom_push))
     if (push := getattr(ti, "axcom_push", None)) is not None:
         object.__setattr__(ti, "axcom_push", _pushing(call, push))
+
+
+def failed(ti: Any, error: BaseException | None) -> None:
+    """The try *ti* has failed: what it has handed over, if it got so far, is taken back."""
+    if _wrapped is not None and _wrapped.is_of(ti):
+        _wrapped.fail_later(error)
 
 
 def _runs_elsewhere(task: Any) -> bool:
@@ -404,7 +468,9 @@ def _sending(call: Call, inner: Callable[[], str]) -> Callable[[], str]:
 def _ending(call: Call, inner: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(inner)
     def on_kill(*args: Any, **kwargs: Any) -> Any:
-        call.is_to_end()
+        # A log that the signal has interrupted may refuse; what the operator has to end is more urgent.
+        with contextlib.suppress(Exception):
+            call.is_to_end()
         return inner(*args, **kwargs)
 
     return on_kill

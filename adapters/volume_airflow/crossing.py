@@ -7,7 +7,8 @@ in a pod goes with the pod.
 
 Always true:
 
-  1. What crosses is the same line: its name, and how it lands on the head, are those of the writer; no fork.
+  1. What crosses is the same line: its name, and how it lands on the head, are those of the writer; no fork.  What was
+     one writer is one again, in however many places.
   2. What was written before is in the checkpoint, whatever becomes of the deferral, also where Airflow loses the
      arguments (`dag.test()` puts the event in their place).
   3. Where the task fails after it went on, the head goes back to where it stood before the checkpoint.
@@ -39,7 +40,14 @@ def cross(error: BaseException, call: Call) -> None:
     if (trigger := getattr(error, "trigger", None)) is not None:
         _give_versions(trigger, call)
     if kwargs := getattr(error, "kwargs", None):
-        carried = replaced(kwargs, lambda each: _carried(each, call) if isinstance(each, RWVolume) else each)
+        lines: dict[int, int] = {}
+
+        def carry(each: Any) -> Any:
+            if not isinstance(each, RWVolume):
+                return each
+            return _carried(each, lines.setdefault(id(each), len(lines)), call)
+
+        carried = replaced(kwargs, carry)
         error.kwargs = carried  # type: ignore[attr-defined]
 
 
@@ -50,14 +58,14 @@ def _give_versions(trigger: Any, call: Call) -> None:
         object.__setattr__(trigger, "serialize", lambda: (path, handed))
 
 
-def _carried(volume: RWVolume, call: Call) -> dict[str, Any]:
+def _carried(volume: RWVolume, line: int, call: Call) -> dict[str, Any]:
     assert call.attempt is not None
     if volume.status_sync().changed:
         version = call.hand_over(volume)
         log.info("volume %s goes through the deferral as %s", volume.name, version.locator)
     record = volume.model_dump(mode="python", exclude={"produced_by", "parent_produced_by"})
     checkpoints = call.attempt.handed_over(volume.name)
-    return {_KEY: {"record": record, "on_conflict": volume._handle.policy, "checkpoints": checkpoints}}
+    return {_KEY: {"record": record, "on_conflict": volume._handle.policy, "checkpoints": checkpoints, "line": line}}
 
 
 def has_crossed(value: Any) -> bool:
@@ -75,7 +83,16 @@ def woken(value: Any, call: Call) -> Any:
     """Return *value* with a writer in the place of each that crossed.  Raises StorageError, NotFoundError."""
     from volume_core.passing import replaced
 
-    return replaced(value, lambda each: _writer(each[_KEY], call) if _is_carried(each) else each)
+    writers: dict[int, RWVolume] = {}
+
+    def wake(each: Any) -> Any:
+        if not _is_carried(each):
+            return each
+        if (line := each[_KEY]["line"]) not in writers:
+            writers[line] = _writer(each[_KEY], call)
+        return writers[line]
+
+    return replaced(value, wake)
 
 
 def _writer(carried: dict[str, Any], call: Call) -> RWVolume:

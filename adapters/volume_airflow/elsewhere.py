@@ -10,14 +10,21 @@ function runs as it would without us; nothing here imports Airflow.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
+import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from volume_airflow.calling import Call
 from volume_airflow.running import from_environment
+
+if TYPE_CHECKING:
+    from volume_core.facade.attempts import Attempt
+    from volume_core.facade.versions import Version
 
 _MARKS = frozenset({"volumes"})
 
@@ -41,7 +48,34 @@ def source_of(call: Call, source: str) -> str:
     if bucket := _bucket():
         terms["bucket"] = bucket
     plain, name = _without_marks(source)
-    return plain + _TAIL.format(name=name, terms=terms) if name else source
+    if not name:
+        return source
+    call.elsewhere = terms["told"] = _new_file()
+    return plain + _TAIL.format(name=name, terms=terms)
+
+
+def _new_file() -> str:
+    handle, path = tempfile.mkstemp(prefix="volumes-handed-over-")
+    os.close(handle)
+    return path
+
+
+def _tell(path: str, attempt: Attempt) -> None:
+    """Write down for the task's own process which versions were handed over in this one."""
+    with contextlib.suppress(OSError), open(path, "w") as file:
+        json.dump([(str(each.locator), each.place.region) for each in attempt.published()], file)
+
+
+def told(path: str) -> list[Version]:
+    """Return the versions that the other interpreter has handed over, and remove what it has written of that."""
+    from volume_core.facade.versions import Place, read_version
+    from volume_core.format.names import Locator
+
+    with open(path) as file:
+        text = file.read()
+    os.unlink(path)
+    found = [(Locator.parse(locator), region) for locator, region in json.loads(text or "[]")]
+    return [read_version(locator, Place(locator.store, region)) for locator, region in found]
 
 
 def _bucket() -> str | None:
@@ -70,6 +104,7 @@ def handing_over(function: Callable[..., Any], terms: Mapping[str, Any]) -> Call
     from volume_core.passing.options import Choices, Options
 
     given = dict(terms)
+    path = given.pop("told", None)
     if (bucket := given.pop("bucket", None)) is not None:
         os.environ.setdefault("VOLUME_BUCKET", bucket)
     task = SimpleNamespace(task_id="", dag_id="", run_id="", try_number="", map_index=-1)
@@ -86,6 +121,9 @@ def handing_over(function: Callable[..., Any], terms: Mapping[str, Any]) -> Call
                 call.is_to_end()
             return result
 
-        return call.executes(executed)
+        result = call.executes(executed)
+        if path is not None and call.finished is not None:
+            _tell(path, call.finished)
+        return result
 
     return handed_over

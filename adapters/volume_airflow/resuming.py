@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -85,6 +86,7 @@ class Tries:
             call.ti.dag_id, call.ti.run_id, call.ti.task_id, index, int(call.ti.try_number), "", ""
         )  # fmt: skip
         self._state = call.context.get("task_state_store")
+        self._pid = os.getpid()
         self._since = self._me.attempt
         self._before: dict[str, Noted] = {}
         self._noted: dict[str, Noted] = {}
@@ -219,11 +221,14 @@ class Tries:
     def failed(self) -> None:
         """This try has failed; what it has left is in its attempt."""
         assert self._call.attempt is not None
-        left = {each.handle: each.work_id for each in self._call.attempt.left}
+        left, before = {each.handle: each.work_id for each in self._call.attempt.left}, dict(self._noted)
         for slot, volume in self._volumes.items():
+            noted = self._noted[slot]
             if (work_id := left.get(id(volume))) is not None:
-                self._noted[slot] = self._noted[slot]._replace(work_id=work_id, host=platform.node())
-        if left:
+                self._noted[slot] = noted._replace(work_id=work_id, host=platform.node())
+            elif volume.index not in (None, noted.locator, noted.given):  # a commit that was interrupted at its end
+                self._noted[slot] = noted._replace(locator=volume.index)
+        if self._noted != before:
             self._note()
 
     def ended_well(self) -> None:
@@ -238,7 +243,7 @@ class Tries:
                 log.warning("what this task has noted for a retry cannot be deleted: %s", error)
 
     def _note(self) -> None:
-        if self._state is None:
+        if self._state is None or os.getpid() != self._pid:  # two processes at one socket mix up its answers
             return
         slots = {slot: list(noted) for slot, noted in {**self._before, **self._noted}.items()}
         try:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import threading
 from pathlib import Path
 
 import pytest
 from facade_kit import eventually
 
-from volume_core import ROVolume, RWVolume, Volume
+from volume_core import ROVolume, RWVolume, StorageError, Volume
+from volume_core.facade import attempts
+from volume_core.parts import landing
 from volume_core.parts.heads import read_head
 from volume_core.parts.state import State
 from volume_core.parts.workcopies import load, survey
@@ -281,3 +285,93 @@ def test_an_attempt_that_goes_on_from_another_process_takes_back_what_that_has_h
     assert other.version == head_of(other)
     then.fail(ValueError("after it went on"), drop=False)
     assert before.version == head_of(before)
+
+
+def in_a_child(body) -> int:
+    """Run *body* in a forked child, for ten seconds at most; return how that ended."""
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # kills it, wherever it waits
+        signal.alarm(10)
+        status = 1
+        with contextlib.suppress(BaseException):
+            body()
+            status = 0
+        os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_child_that_the_body_has_forked_takes_back_nothing_of_its_parent():
+    first = base()
+    attempt = Attempt()
+    writer = written(Volume.from_name_sync("data"), "copy")
+    version = attempt.hand_over(writer)
+
+    assert 0 == in_a_child(lambda: attempt.fail(SystemExit(0), drop=True))
+    assert version.version == head_of(first)
+    attempt.fail(ValueError(), drop=True)
+    assert first.version == head_of(first)
+    writer.close_sync()
+
+
+def test_a_child_that_is_forked_while_a_thread_has_the_lock_can_use_volumes():
+    attempt = Attempt()
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with attempt._lock:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    with attempt.running_everywhere():
+        status = in_a_child(lambda: written(Volume.new("of-the-child"), "copy").finalize_sync())
+    done.set()
+    thread.join()
+    assert 0 == status
+
+
+def test_a_store_that_fails_does_not_keep_the_heads_of_others_from_going_back(monkeypatch):
+    one, two = base("one"), base("two")
+    attempt = Attempt()
+    writers = [written(Volume.from_name_sync(name), "copy") for name in ("one", "two")]
+    for writer in writers:
+        attempt.hand_over(writer)
+    inner = attempts.step_back
+
+    def fails(place, name, *args):
+        if name == "two":  # which comes first
+            raise StorageError("of the store")
+        return inner(place, name, *args)
+
+    monkeypatch.setattr(attempts, "step_back", fails)
+    said = attempt.fail(ValueError(), drop=False)
+
+    assert one.version == head_of(one)
+    assert two.version != head_of(two)
+    assert any("could not be moved back: of the store" in each for each in said)
+    assert any("volume 'one': its head went back" in each for each in said)
+
+
+def test_an_interrupt_after_the_head_was_moved_moves_it_back_and_keeps_the_work(monkeypatch):
+    first = base()
+    attempt, inner = Attempt(), landing.move_head
+
+    def interrupted(*args, **kwargs):
+        inner(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with attempt.running():
+        writer = written(Volume.from_name_sync("data"), "copy")
+    monkeypatch.setattr(landing, "move_head", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        attempt.hand_over(writer)
+    monkeypatch.setattr(landing, "move_head", inner)
+    assert first.version != head_of(first)
+    attempt.fail(KeyboardInterrupt(), drop=False)
+
+    assert first.version == head_of(first)
+    (left,) = attempt.left
+    assert b"1" == b"".join(Volume.recover_sync(left.work_id).finalize_sync().read_file_sync("a"))

@@ -71,6 +71,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", noise)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Loops that Airflow runs triggers in, and what they hold, are closed when they are collected, in whichever test
+    that is."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            for what in ("<socket.socket", "<function BaseEventLoop.__del__"):
+                noise = f"ignore:Exception ignored in. {what}:pytest.PytestUnraisableExceptionWarning"
+                item.add_marker(pytest.mark.filterwarnings(noise))
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
 

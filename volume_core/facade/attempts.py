@@ -16,12 +16,14 @@ Always true:
   3. A head goes back only from a version of this attempt, to where it stood before: nobody else's work is lost.
   4. An attempt is in the context of its body alone: a generator's is not in that of who consumes it.  An engine that
      gives each task a process has it in all of the process, threads that know no context of the body's included.
+  5. A process that the body has forked undoes nothing that its parent has done.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Collection
@@ -49,6 +51,9 @@ class Left(NamedTuple):
     handle: int  # id() of the handle
 
 
+_attempts: weakref.WeakSet[Attempt] = weakref.WeakSet()
+
+
 class Attempt:
     """See the head of this file.  Any thread may call any method."""
 
@@ -63,6 +68,17 @@ class Attempt:
         self._published: list[Version] = []  # by handing over
         self._committed: list[Version] = []  # all of them
         self.left: list[Left] = []
+        _attempts.add(self)
+
+    def _begin_anew(self) -> None:
+        """In a forked child: what is held, handed over and committed is the parent's, and so is its end.
+
+        The thread that held the lock while another one forked does not exist here.
+        """
+        self._lock = threading.RLock()
+        self._saved = contextlib.ExitStack()
+        self._held, self._works, self._handed, self.left = [], set(), {}, []
+        self._published, self._committed = [], []
 
     def running(self) -> Running:
         """In this `with` statement what the current context does is done by the attempt."""
@@ -74,15 +90,35 @@ class Attempt:
 
     def hand_over(self, volume: RWVolume, message: str = "") -> ROVolume:
         """Commit *volume* and return the version, as volume_core.passing.hand_over does."""
-        with self._lock:
-            before = len(self._committed)
-        with self.running():
-            version = volume.commit_sync(message)
-        with self._lock:
-            self._handed[id(volume)] = volume
-            # What the body committed itself, and is handed over as it is, stays whatever becomes of the attempt.
-            self._published += [each for each in self._committed[before:] if str(each.locator) == version.locator]
+        with volume._handle.lock:  # what others commit of it meanwhile, a checkpoint perhaps, is not handed over
+            with self._lock:
+                before = len(self._committed)
+            try:
+                with self.running():
+                    version = volume.commit_sync(message)
+            except BaseException:  # a timeout or a signal may come when the head has been moved
+                self._publish(volume, before)
+                self._publish_landed(volume)
+                raise
+            with self._lock:
+                self._handed[id(volume)] = volume
+                # What the body committed itself, and is handed over as it is, stays whatever becomes of the attempt.
+                self._publish(volume, before)
         return version
+
+    def _publish(self, volume: RWVolume, before: int) -> None:
+        """Take what *volume* has committed, since there were *before* commits, for what was handed over."""
+        with self._lock:
+            self._published += [each for each in self._committed[before:] if str(each.locator) == volume.index]
+
+    def _publish_landed(self, volume: RWVolume) -> None:
+        """The same for a commit that has moved the head and was interrupted before it could say so."""
+        writer = volume._handle.held
+        if isinstance(writer, Writer):
+            with contextlib.suppress(VolumeError, OSError):
+                if (found := writer.landed()) is not None:
+                    self._note_committed(found[0])
+                    self._published.append(found[0])
 
     @property
     def has_committed(self) -> bool:
@@ -118,13 +154,16 @@ class Attempt:
                     Writer.drop(work_id)
             self.left.clear()
         if not isinstance(error, GeneratorExit):
-            try:
-                self._back(self._published, error)
-            except (VolumeError, OSError) as failure:
-                said.append(f"a head that this attempt moved could not be moved back: {failure}")
+            said += self.fail_later(error)
             self._committed.clear()  # a rollback that follows has nothing to take back
         self._handed.clear()
         return said
+
+    def fail_later(self, error: BaseException | None) -> list[str]:
+        """*error* came after the attempt had finished: heads go back as `fail` says, if others have not moved on from
+        there; return what there is to say.
+        """
+        return self._back(self._published, error)[0]
 
     def _end(self, handle: HandledRecord, drop: bool) -> list[str]:
         writes = isinstance(handle._handle.held, Writer)
@@ -159,6 +198,11 @@ class Attempt:
             self._published.append(version)
             self._committed.append(version)
 
+    def published(self) -> list[Version]:
+        """Return what was committed by handing over, oldest first."""
+        with self._lock:
+            return list(self._published)
+
     def handed_over(self, name: str) -> list[str]:
         """Return the locators of what was committed of the volume *name* by handing over, oldest first."""
         with self._lock:
@@ -173,15 +217,29 @@ class Attempt:
         """Undo what can be undone of an attempt that has ended well: each head it moved goes back, if others have
         not moved on from there.  Raises StorageError where the store fails.
         """
-        self._back(self._committed, why)
+        _, failures = self._back(self._committed, why)
+        if failures:
+            raise failures[0]
 
-    def _back(self, versions: list[Version], why: BaseException | str) -> None:
+    def _back(self, versions: list[Version], why: BaseException | str | None) -> tuple[list[str], list[Exception]]:
+        """Move back each head that can be; return what there is to say of that, and what has failed."""
         word = why if isinstance(why, str) else "failure"
-        lines = {(version.place.url, version.locator.volume): version for version in reversed(versions)}
-        for (url, name), version in lines.items():
-            ids = {each.locator.version for each in versions if each.locator.volume == name and each.place.url == url}
-            step_back(version.place, name, ids, word)
+        lines: dict[tuple[str, str], list[Version]] = {}
+        for version in reversed(versions):
+            lines.setdefault((version.place.url, version.locator.volume), []).append(version)
+        said: list[str] = []
+        failures: list[Exception] = []
+        for (_, name), made in lines.items():
+            try:
+                moved = step_back(made[0].place, name, {each.locator.version for each in made}, word)
+            except (VolumeError, OSError) as failure:
+                failures.append(failure)
+                said.append(f"a head that this attempt moved could not be moved back: {failure}")
+            else:
+                if moved is not None:
+                    said.append(f"volume {name!r}: its head went back; what was handed over is {made[0].locator}")
         versions.clear()
+        return said, failures
 
     def _alive(self) -> list[HandledRecord]:
         """What was mounted and still is, newest first."""
@@ -216,6 +274,13 @@ class Attempt:
         with self._lock:
             self._committed.append(version)
 
+
+def _in_child() -> None:
+    for attempt in _attempts:
+        attempt._begin_anew()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 _current: ContextVar[Attempt | None] = ContextVar("volume_attempt", default=None)
 _everywhere: Attempt | None = None

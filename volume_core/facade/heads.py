@@ -10,7 +10,7 @@ Always true:
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from volume_core.errors import ConflictError, NotFoundError, StorageError
@@ -54,6 +54,18 @@ def landed_version(locator: str, place: Place, stands_at: Locator | None = None)
     if head is None or not is_ancestor(store, parsed, parsed._replace(version=head.version)):
         return None
     return read_version(parsed, place)
+
+
+def first_landed(kept: Iterable[tuple[str, bool]], place: Place, parent: Version | None) -> tuple[Version, bool] | None:
+    """Return the first version of *kept*, locators and whether they are merged, that its volume's head has got to.
+
+    *parent* is the version that is known to be the last one.  None where none of them got there.
+    """
+    stands_at = parent.locator if parent is not None else None
+    for locator, merged in kept:
+        if (version := landed_version(locator, place, stands_at)) is not None:
+            return version, merged
+    return None
 
 
 def renewed(name: str, place: Place, about: About, goal: Goal) -> Version:

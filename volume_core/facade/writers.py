@@ -31,7 +31,7 @@ from typing import NamedTuple, Self, cast
 from volume_core.domain.changes import Changes
 from volume_core.domain.view import View
 from volume_core.errors import BusyError, MountError, VolumeError
-from volume_core.facade.heads import landed_version, renewed
+from volume_core.facade.heads import first_landed, renewed
 from volume_core.facade.lines import renamed
 from volume_core.facade.mounts import LiveMount, Mounting, Options, StrPath
 from volume_core.facade.mounts import mount as mount_view
@@ -327,14 +327,13 @@ class Writer:
 
     def find_landed(self) -> None:
         """Find out what became of a commit that was killed while the head was moved to it."""
-        if self.line.policy is None:
-            return
-        stands_at = self.parent.locator if self.parent is not None else None
-        for locator, merged in self._tree().kept():
-            if (version := landed_version(locator, self.line.place, stands_at)) is not None:
-                log.info("%s of working copy %s had landed when it was interrupted", locator, self.work_id)
-                self._stand_at(version, merged)
-                return
+        if (found := self.landed()) is not None:
+            log.info("%s of working copy %s had landed when it was interrupted", found[0].locator, self.work_id)
+            self._stand_at(*found)
+
+    def landed(self) -> tuple[Version, bool] | None:
+        """Return the version that such a commit has put on the head, and whether it is merged; None if it did not."""
+        return first_landed(self._tree().kept(), self.line.place, self.parent) if self.line.policy is not None else None
 
     def _forget_dead_mount(self) -> None:
         """Go on without a mount that somebody took away, or whose processes were killed: the upper is all there."""

@@ -8,8 +8,8 @@
     train(3)              what the function returns; if that is nothing, the version
     train(3)["volume"]    the version
 
-Always true: after an error nothing is committed, and what was written is kept; it holds whether or not the plugin's
-listener is there.
+Always true: after an error, or where the task was told to end, nothing is committed, and what was written is kept; it
+holds whether or not the plugin's listener is there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from volume_airflow import taskvolumes
+from volume_airflow import calling, taskvolumes
 from volume_airflow.compat import DecoratedOperator, PythonOperator, TaskDecorator, task_decorator_factory
 from volume_airflow.operators.volume import LINKS, described
 from volume_core import RWVolume, VolumeError
@@ -97,6 +97,8 @@ class VolumeDecoratedOperator(DecoratedOperator, PythonOperator):
         with writer.mounted_sync(self.mount_path, **block):
             self.op_kwargs = {**self.op_kwargs, PARAMETER: writer}
             result = super().execute(context)
+            if (call := calling.current_call()) is not None:
+                call.check_goes_on()
             if result is writer:
                 result = None
         version = writer.committed or writer.commit_sync(block["message"])
