@@ -341,9 +341,7 @@ def test_a_form_is_tested_again_where_the_connection_of_the_test_before_is_gone(
     """Airflow names each test's connection by chance, and takes it away."""
     for conn_id in ("one", "two"):
         given(monkeypatch, conn_id, **to_the_bucket(bucket))
-        assert (True, "s3://team/volumes can be read and written; there are no volumes yet") == VolumeHook(
-            conn_id
-        ).test_connection()
+        assert VolumeHook(conn_id).test_connection()[0]
         monkeypatch.delenv(f"AIRFLOW_CONN_{conn_id.upper()}")
 
 
@@ -352,8 +350,7 @@ def test_a_form_with_new_keys_is_tested_with_these_and_not_those_of_the_connecti
     given(monkeypatch, "kept", **to_the_bucket(bucket, login="AKIAOFYESTERDAY"))
     stores.connected("kept")
     given(monkeypatch, "rotated", **to_the_bucket(bucket))
-    worked, said = VolumeHook("rotated").test_connection()
-    assert worked, said
+    assert VolumeHook("rotated").test_connection()[0]
 
 
 # -- where volumes lie by default
