@@ -33,6 +33,8 @@ CACHE_SIZE = "20Gi"
 _CACHE_LIMIT_VARIABLE = "VOLUME_CACHE_LIMIT"
 _STATE_VOLUME, _DEVICE_VOLUME = "volume-state", "fuse-device"
 _DEVICE_PATH = "/dev/fuse"
+# The first makes a mount; by the others what is in it is read, copied up and removed, whatever its owners and modes.
+_MOUNTS, _REACHES = "SYS_ADMIN", ("CHOWN", "DAC_OVERRIDE", "FOWNER")
 _APPARMOR_ANNOTATION = "container.apparmor.security.beta.kubernetes.io/"
 
 # The quantities of Kubernetes: a decimal number, then a binary or a decimal unit or an exponent.
@@ -204,10 +206,15 @@ def _with_privilege(spec: dict[str, Any], mine: dict[str, Any]) -> None:
 
 
 def _with_capability(mine: dict[str, Any]) -> None:
+    """Add what a container does not have by itself; where it drops everything, also what it would have had."""
     capabilities = _security(mine).setdefault("capabilities", {})
-    added = list(capabilities.get("add") or [])
-    if not {"SYS_ADMIN", "CAP_SYS_ADMIN", "ALL"}.intersection(added):
-        added.append("SYS_ADMIN")
+    added, dropped = list(capabilities.get("add") or []), set(capabilities.get("drop") or [])
+    for name in (_MOUNTS, *_REACHES) if "ALL" in dropped else (_MOUNTS,):
+        if not {name, f"CAP_{name}", "ALL"}.intersection(added):
+            added.append(name)
+    for name in (_MOUNTS, *_REACHES):
+        if not dropped.isdisjoint({name, f"CAP_{name}"}):
+            raise VolumeError(f"the container drops the capability {name}, and a mount needs it: leave that out")
     capabilities["add"] = added
 
 

@@ -244,8 +244,11 @@ class Call:
         if self.attempt is None:  # before or after it is executed: in a callback
             with running.runs(self.ti, self.context):
                 return hand_over(volume, self.message)
+        before = self.attempt.handed_over(volume.name)
         version = self.attempt.hand_over(volume, self.message)
         self.check_goes_on()  # it may have been told meanwhile; then the head goes back
+        if len(self.attempt.handed_over(version.name)) > len(before):
+            log.info("volume %s is committed: %s", version.name, version.locator)
         return version
 
     def check_goes_on(self) -> None:

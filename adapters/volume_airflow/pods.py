@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 ANNOTATION = "volume-core/pod"
 BASE = "base"  # the container in which Airflow runs a task, whatever the template calls it
 
+# What the options are called here: volume_core.pods knows its own names for them.
+_SETTINGS = (
+    "(These options are pod_... in the section [volume] of Airflow's configuration. A task that mounts nothing, or has "
+    "enough with the driver copy, runs in an ordinary pod with executor_config={'volume_pod': False}.)"
+)
 _OWN_POD = "KubernetesPodOperator"
 _MACRO = "macros.volume."
 
@@ -187,7 +192,10 @@ def prepare(pod: Any) -> None:
     options = {**pod_options(), **_said(text)}
     container = options.pop("container", BASE)
     fields = PodGenerator.serialize_pod(pod)
-    made = prepared(fields["spec"], container, **options)
+    try:
+        made = prepared(fields["spec"], container, **options)
+    except VolumeError as error:  # the scheduler logs the text alone
+        raise VolumeError(f"{error} {_SETTINGS}") from error
     pod.spec = PodGenerator.deserialize_model_dict({**fields, "spec": made.spec}).spec
     pod.metadata.annotations = {**_annotations(pod), **made.annotations}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from volume_core import ROVolume, RWVolume
+import pytest
+
+from volume_core import InvalidNameError, ROVolume, RWVolume
 from volume_core.passing import Taking
 
 
@@ -53,3 +55,19 @@ def test_a_call_that_does_not_fit_is_left_to_the_function():
 
     assert swapped(function, 1, 2) is None
     assert swapped(function, other=1) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (3, "parameter 'data' of .*: a value of type int stands for no volume: give a version"),
+        (None, "parameter 'data' of .*: None stands for no volume: did what should give one return nothing"),
+        (b"my-password", "a value of type bytes stands for no volume"),
+    ],
+)
+def test_what_stands_for_no_volume_is_said_by_its_type_and_never_by_its_value(given, said):
+    def function(data: ROVolume): ...
+
+    with pytest.raises(InvalidNameError, match=said) as raised:
+        Taking(function).taken("data", given)
+    assert "password" not in str(raised.value)

@@ -72,7 +72,10 @@ def test_what_the_template_says_stays_also_where_an_override_would_have_taken_it
         "limits": {"memory": "4Gi", "smarter-devices/fuse": "1"},
         "requests": {"cpu": "1", "smarter-devices/fuse": "1"},
     }
-    assert base(pod)["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYS_ADMIN"]}
+    assert base(pod)["securityContext"]["capabilities"] == {
+        "drop": ["ALL"],
+        "add": ["SYS_ADMIN", "CHOWN", "DAC_OVERRIDE", "FOWNER"],
+    }
     plain = made_by_executor(using({"volume_pod": False}), template(change))
     without = [each for each in base(pod)["env"] if not each["name"].startswith("VOLUME_")]
     assert without == base(plain)["env"]
@@ -158,7 +161,28 @@ def test_a_pod_that_says_the_contrary_is_not_overruled():
     with pytest.raises(PodMutationHookException) as caught:
         made_by_executor(using(), template(change))
     assert isinstance(caught.value.__cause__, VolumeError)
-    assert "allowPrivilegeEscalation: false" in str(caught.value.__cause__)
+    said = str(caught.value.__cause__)
+    assert "allowPrivilegeEscalation: false" in said
+    assert "pod_... in the section [volume]" in said
+    assert "'volume_pod': False" in said
+
+
+def test_the_container_of_the_official_chart_that_drops_everything_can_mount_as_root(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__VOLUME__POD_RUN_AS_USER", "0")
+
+    def change(container, pod):
+        pod.spec.security_context = models.V1PodSecurityContext(run_as_user=50000, fs_group=0)
+        container.security_context = models.V1SecurityContext(
+            allow_privilege_escalation=False, capabilities=models.V1Capabilities(drop=["ALL"])
+        )
+
+    [container] = made_by_executor(using(), template(change))["spec"]["containers"]
+
+    security = container["securityContext"]
+    assert (0, False, ["ALL"]) == (
+        security["runAsUser"], security["allowPrivilegeEscalation"], security["capabilities"]["drop"],
+    )  # fmt: skip
+    assert {"SYS_ADMIN", "DAC_OVERRIDE"} <= set(security["capabilities"]["add"])
 
 
 def test_prepared_twice_a_pod_is_as_it_was_prepared_once():

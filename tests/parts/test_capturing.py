@@ -326,7 +326,7 @@ def test_two_files_that_a_program_keeps_in_step(tree):
         return len(seen) > 5
 
     with beside(program, tree.root):
-        wait_until(look, timeout_s=30)
+        wait_until(look, timeout_s=120)
 
 
 def test_a_write_that_is_still_being_copied_is_waited_for(in_memory, monkeypatch):

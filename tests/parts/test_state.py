@@ -77,3 +77,10 @@ def test_the_default_store_lies_in_it_whatever_its_name(tmp_path, name):
 
     assert normalize(state.default_store_url) == state.default_store_url
     assert b"data" == Path(state.root / "store" / "packs" / "x").read_bytes()
+
+
+def test_a_root_that_cannot_be_made_is_named_with_the_variable_that_says_where_it_is(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file") as raised:
+        State.at(tmp_path / "file" / "state").prepare()
+    assert any("$VOLUME_STATE_DIR" in note for note in raised.value.__notes__)

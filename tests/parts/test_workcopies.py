@@ -310,3 +310,18 @@ def test_the_root_can_be_kept(tmp_path):
     remove_tree(tmp_path / "nothing")
 
     assert [] == os.listdir(tmp_path)
+
+
+def test_what_root_may_not_pass_for_want_of_a_capability_is_opened_up_and_removed(tmp_path):
+    """An overlay's own work directory has no modes at all, and a container may drop CAP_DAC_OVERRIDE."""
+    (tmp_path / "doomed" / "shut").mkdir(parents=True)
+    (tmp_path / "doomed" / "shut" / "file").touch()
+    (tmp_path / "doomed" / "shut").chmod(0)
+    program = (
+        "import sys, pathlib; from volume_core.parts.trees import remove_tree; remove_tree(pathlib.Path(sys.argv[1]))"
+    )
+    less = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
+    subprocess.run([*less, sys.executable, "-c", program, str(tmp_path / "doomed")], check=True, timeout=60)
+
+    assert not (tmp_path / "doomed").exists()

@@ -218,6 +218,18 @@ def test_what_contradicts_a_mount_is_refused_not_overruled(security, options, me
         pods.prepared(pod(securityContext=security), **options)
 
 
+def test_a_container_that_drops_everything_gets_back_what_a_mount_needs():
+    capabilities = primary(pod(securityContext={"capabilities": {"drop": ["ALL"]}}))["securityContext"]["capabilities"]
+
+    assert {"drop": ["ALL"], "add": ["SYS_ADMIN", "CHOWN", "DAC_OVERRIDE", "FOWNER"]} == capabilities
+
+
+@pytest.mark.parametrize("name", ["SYS_ADMIN", "CAP_DAC_OVERRIDE"])
+def test_a_container_that_drops_just_what_a_mount_needs_is_refused(name):
+    with pytest.raises(VolumeError, match=f"drops the capability {name.removeprefix('CAP_')}"):
+        pods.prepared(pod(securityContext={"capabilities": {"drop": [name]}}))
+
+
 def test_root_needs_no_escalation():
     security = primary(pod(securityContext={"allowPrivilegeEscalation": False}))["securityContext"]
 

@@ -61,7 +61,9 @@ def in_container(container, argv):
     """The command that runs *argv* as a container runtime would in *container*."""
     security = container["securityContext"]
     user = str(security.get("runAsUser", USER_OF_THE_IMAGE))
-    capabilities = [*DEFAULT_CAPABILITIES, *(each.lower() for each in security["capabilities"]["add"])]
+    dropped = {each.lower() for each in security["capabilities"].get("drop", [])}
+    kept = [each for each in DEFAULT_CAPABILITIES if not dropped & {"all", each}]
+    capabilities = [*kept, *(each.lower() for each in security["capabilities"]["add"])]
     inner = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--inh-caps=-all"]
     if not security.get("privileged"):
         inner.append("--bounding-set=-all," + ",".join(f"+{each}" for each in capabilities))
@@ -93,8 +95,10 @@ def run(container, disk, program=PROGRAM):
         ("kernel", {}, {}),
         ("kernel", {"allowPrivilegeEscalation": False}, {}),
         ("kernel", {}, {"privileged": True}),
+        ("kernel", {"capabilities": {"drop": ["ALL"]}, "allowPrivilegeEscalation": False}, {}),
         ("fuse-overlay", {}, {"run_as_user": 1000}),
         ("fuse-overlay", {"runAsNonRoot": True}, {"run_as_user": None}),
+        ("fuse-overlay", {"capabilities": {"drop": ["ALL"]}}, {"run_as_user": 1000}),
     ],
 )
 def test_what_a_prepared_pod_grants_is_enough_to_mount(driver, security, options, disk):

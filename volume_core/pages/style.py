@@ -46,7 +46,7 @@ margin:.4rem 0;font-variant-numeric:tabular-nums}
 .volume-page th,.volume-page td{text-align:left;padding:.22rem .6rem .22rem 0;border:0;
 border-bottom:1px solid var(--vp-line);
 vertical-align:top;background:none;color:inherit;font-weight:400}
-.volume-page th{opacity:.68;font-size:.9em}
+.volume-page th{opacity:.68;font-size:.9em;white-space:nowrap}
 .volume-page .vp-right{text-align:right;white-space:nowrap;padding-left:.6rem}
 .volume-page .vp-kind{white-space:nowrap}
 .volume-page tr>:last-child{padding-right:0}

@@ -21,7 +21,7 @@ def volumes_page(store: str, found: Iterable[Newest], *, links: Links) -> str:
     head = "".join(
         f"<th{style}>{name}</th>"
         for name, style in (
-            ("Volume", ""), ("Newest version", ""), ("Message", ""), ("Written", ""),
+            ("Volume", ""), ("Version", ""), ("Message", ""), ("Written", ""),
             ("Size", ' class="vp-right"'), ("Files", ' class="vp-right"'), ("Versions", ' class="vp-right"'),
         )
     )  # fmt: skip

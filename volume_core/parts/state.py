@@ -103,16 +103,22 @@ class State:
 
         Raises OSError where the root cannot be made.
         """
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for directory in (
-            self.store,
-            self.cache,
-            self.layers,
-            self.packs,
-            self.work,
-            self.mounts,
-            self.copies,
-            self.uploads,
-        ):
-            directory.mkdir(mode=0o700, exist_ok=True)
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for directory in (
+                self.store,
+                self.cache,
+                self.layers,
+                self.packs,
+                self.work,
+                self.mounts,
+                self.copies,
+                self.uploads,
+            ):
+                directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            error.add_note(
+                f"volumes keep their working copies and cache in {self.root}: ${STATE_DIR_VARIABLE} says where"
+            )
+            raise
         return self

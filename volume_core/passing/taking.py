@@ -17,13 +17,16 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from volume_core.errors import InvalidNameError, VolumeError
 from volume_core.volumes import ROVolume, RWVolume, Volume
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 _CLASSES = (Volume, ROVolume, RWVolume)
 _POSITIONAL_ONLY = inspect.Parameter.POSITIONAL_ONLY
@@ -115,13 +118,24 @@ class Taking:
                 return {key: adapter.validate_python(item) for key, item in value.items()}
             return adapter.validate_python(value)
         except ValidationError as error:
-            said = "; ".join(
-                dict.fromkeys(each["msg"] for each in error.errors(include_input=False, include_url=False))
-            )
+            said = "; ".join(dict.fromkeys(map(_said, error.errors(include_url=False))))
             raise InvalidNameError(f"parameter {name!r} of {self._name}: {said}") from error
         except VolumeError as error:
             error.add_note(f"this is parameter {name!r} of {self._name}")
             raise
+
+
+def _said(wrong: ErrorDetails) -> str:
+    """Return what is *wrong*, in words about volumes; of what was given, which may be secret, its type alone."""
+    if wrong["type"] != "model_type":
+        return wrong["msg"]
+    given = wrong["input"]
+    if given is None:
+        return "None stands for no volume: did what should give one return nothing?"
+    return (
+        f"a value of type {type(given).__name__} stands for no volume: give a version, its record or locator, NAME or "
+        "NAME:REF, or a vol:// URL"
+    )
 
 
 def _annotation(function: Callable[..., Any], name: str, given: Any) -> Any:
