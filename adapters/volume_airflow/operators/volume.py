@@ -269,7 +269,10 @@ class VolumePromoteOperator(BaseOperator):
             made = renamed(version._locked_version(), name, version.message, {}, plugins().current_task())
             return ROVolume.of_version(made)
         found = read_version(Locator(place.store().url, name, tagged.version), place)
-        if version.locator not in found.manifest.parents or found.manifest.stack != version._version().manifest.stack:
+        if (
+            version.locator not in found.manifest.parents
+            or found.manifest.stack != version._locked_version().manifest.stack
+        ):
             raise ConflictError(f"{tag!r} is the tag of another version of {name!r}, {found.locator}: give another tag")
         return ROVolume.of_version(found)
 
