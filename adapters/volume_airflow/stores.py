@@ -3,6 +3,7 @@
     a task's volume names no bucket   -> default_bucket(): the default connection, else `[volume] store`
     a store is opened in a task       -> reach(url): the connection whose store it is, or lies in (the longest one)
     an operator, hook, trigger asks   -> located(conn_id): the store of that connection, or the default one
+    a page shows a version            -> around(url): the connection whose store it is, or lies in
 
 The default connection is the one that `[volume] conn_id` names, `volume_default` if it says nothing.  Tasks have no
 list of connections: those that reach() may look at, besides the default one and those used already, are named in
@@ -25,6 +26,7 @@ from types import TracebackType
 from typing import Any
 
 from volume_airflow import compat, connections, running
+from volume_airflow.turns import turns
 from volume_core import NotFoundError, ROVolume, RWVolume, StorageError, Volume, VolumeError, VolumeInfo
 from volume_core.facade.twins import awaitable
 from volume_core.parts.landing import LandingPolicy
@@ -281,6 +283,33 @@ def used(conn_id: str | None = None) -> VolumeStore | None:
     return store
 
 
+def default_url() -> str | None:
+    """Return the URL of the store of volumes that name none, wherever this is asked: where a DAG is parsed, too, which
+    is to say once more each time.
+
+    None where nothing in Airflow says it.  Raises what `connected` does.
+    """
+    if running.current() is not None:
+        return default_bucket()
+    store = located()
+    return store.url if store is not None else None
+
+
+def around(url: str) -> VolumeStore | None:
+    """Return the store of the connection whose URL the store at *url* is or lies in, the longest one, read afresh.
+
+    None where no connection that the settings name is so.  Raises what `connected` does.
+    """
+    found = []
+    for conn_id in _named():
+        try:
+            found.append(connected(conn_id))
+        except NotFoundError:
+            if conn_id != DEFAULT_CONNECTION:
+                raise
+    return max((each for each in found if _lies_in(url, each.url)), key=lambda each: len(each.url), default=None)
+
+
 def default_bucket() -> str | None:
     """Return the URL of the store for the running task's volumes; None where Airflow says nothing of one, or no task
     runs here.
@@ -313,21 +342,39 @@ def reach(url: str) -> None:
     Raises VolumeError where there is such a connection and it cannot be used, a transient StorageError where the API
     does not say.
     """
-    if not _may_ask():
+    if not _may_ask() or _is_said():
         return
     with _lock:
         if time.monotonic() - _asked.get(url, float("-inf")) < _FRESH_S:
             return
         if running.current() is not None:
             meet_all()
-        fitting = [conn_id for conn_id, store in _met.items() if _lies_in(url, store)]
-        if fitting:
-            store = connected(max(fitting, key=lambda conn_id: len(_met[conn_id])))
+        store = _met_around(url)
+        if store is not None:
             if store.is_used():
                 return  # by somebody who may be done with it soon
             store.use()
-        if fitting or running.current() is not None:
+        if store is not None or running.current() is not None:
             _asked[url] = time.monotonic()
+
+
+def _is_said() -> bool:
+    """Whether this process is at work for one store, with its keys; in a task without any for all that it meets."""
+    is_taken, store = turns.are_taken()
+    return is_taken and (store is not None or running.current() is None)
+
+
+def _met_around(url: str) -> VolumeStore | None:
+    """Return the store of that connection, of those that were used here and are still there, which fits *url* best."""
+    for conn_id in sorted(_met, key=lambda each: -len(_met[each])):
+        if _lies_in(url, _met[conn_id]):
+            try:
+                return connected(conn_id)
+            except NotFoundError:  # deleted, or one that a form has tested
+                del _met[conn_id]
+                if conn_id in _named():
+                    raise
+    return None
 
 
 def meet_all() -> None:

@@ -47,6 +47,14 @@ class RealAirflow:
         """What the API says at *path*, below /api/v2/."""
         return self._client.get(f"/api/v2/{path}", params=parameters).raise_for_status().json()
 
+    def post(self, path: str, **body: Any) -> Any:
+        """What the API answers to *body* at *path*, below /api/v2/."""
+        return self._client.post(f"/api/v2/{path}", json=body).raise_for_status().json()
+
+    def ui(self, path: str) -> Any:
+        """What the API says to its own UI at *path*, below /ui/."""
+        return self._client.get(f"/ui/{path}").raise_for_status().json()
+
     def start(self, dag_id: str, run_id: str, logical_date: str | None = None, **conf: Any) -> None:
         """Start a run, once the DAG processor has read the DAG."""
         _until(lambda: self._client.get(f"/api/v2/dags/{dag_id}").status_code == 200, READY_S, f"the DAG {dag_id}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import types
@@ -327,6 +328,32 @@ def test_airflows_own_test_of_a_connection_asks_the_hook(monkeypatch, tmp_path):
     worked, said = made.test_connection()
     assert worked, said
     assert "can be read and written" in said
+
+
+@pytest.fixture
+def plugin():
+    """The plugin is loaded, as in every process of Airflow, and with it the hooks that look for connections."""
+    importlib.import_module("volume_airflow.calling")
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_form_is_tested_again_where_the_connection_of_the_test_before_is_gone(monkeypatch, bucket):
+    """Airflow names each test's connection by chance, and takes it away."""
+    for conn_id in ("one", "two"):
+        given(monkeypatch, conn_id, **to_the_bucket(bucket))
+        assert (True, "s3://team/volumes can be read and written; there are no volumes yet") == VolumeHook(
+            conn_id
+        ).test_connection()
+        monkeypatch.delenv(f"AIRFLOW_CONN_{conn_id.upper()}")
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_form_with_new_keys_is_tested_with_these_and_not_those_of_the_connection_in_use(monkeypatch, bucket):
+    given(monkeypatch, "kept", **to_the_bucket(bucket, login="AKIAOFYESTERDAY"))
+    stores.connected("kept")
+    given(monkeypatch, "rotated", **to_the_bucket(bucket))
+    worked, said = VolumeHook("rotated").test_connection()
+    assert worked, said
 
 
 # -- where volumes lie by default

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from airflow.sdk import DAG, Asset, task
 from airflow_kit import Supervisor, made, returned, run_task, written
@@ -225,6 +227,21 @@ def test_a_volume_is_one_asset_whoever_names_it():
 
     assert asset == same == asset_of(store, "raw") == written_down
     assert asset != volume_asset("raw", "s3://bucket/prefix")
+
+
+def test_an_asset_in_a_dag_file_is_in_the_store_that_tasks_have_by_default(monkeypatch, tmp_path):
+    """No task runs there, and a schedule on an asset of some other place would never be due."""
+    monkeypatch.setenv("AIRFLOW__VOLUME__STORE", str(tmp_path / "of the settings"))
+    by_settings = volume_asset("raw")
+    said = {"conn_type": "volume", "host": str(tmp_path / "of the connection")}
+    monkeypatch.setenv("AIRFLOW_CONN_VOLUME_DEFAULT", json.dumps(said))
+    by_connection = volume_asset("raw")
+    monkeypatch.setenv("VOLUME_BUCKET", str(tmp_path / "of the environment"))
+    by_environment = volume_asset("raw")
+
+    assert volume_asset("raw", str(tmp_path / "of the settings")) == by_settings
+    assert volume_asset("raw", str(tmp_path / "of the connection")) == by_connection
+    assert volume_asset("raw", str(tmp_path / "of the environment")) == by_environment
 
 
 def test_the_first_argument_of_an_asset_is_its_name_and_a_volume_has_its_uri_for_one():

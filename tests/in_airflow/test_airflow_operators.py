@@ -209,6 +209,21 @@ def test_a_tag_that_is_another_versions_moves_no_head():
     assert third == head("data")
 
 
+def test_a_tag_that_is_another_versions_under_another_name_moves_no_head_either():
+    first = made(name="prod", a="1")
+    first.tag_sync("v1")
+    with pytest.raises(ConflictError, match="'v1' is the tag of another version of 'prod'"):
+        run_one(VolumePromoteOperator, version=made(name="staging", a="2"), name="prod", tag="v1")
+    assert first == head("prod")
+
+
+def test_a_try_after_one_that_was_killed_ends_with_the_version_that_has_the_tag():
+    checked = made(name="staging", a="1")
+    published = run_one(VolumePromoteOperator, version=checked, name="prod", tag="v1")
+    assert published == run_one(VolumePromoteOperator, version=checked, name="prod", tag="v1")
+    assert published == head("prod")
+
+
 # -- what Airflow does
 
 

@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import threading
+import time
 
 import pytest
 from airflow_kit import Supervisor, made, returned, run_task, written
@@ -16,6 +17,7 @@ from volume_airflow.sensors.volume import VolumeSensor
 from volume_airflow.stores import VolumeStore
 from volume_airflow.triggers import volume as triggers
 from volume_airflow.triggers.volume import VolumeCommitTrigger
+from volume_airflow.turns import Turns
 from volume_core import InvalidNameError, StorageError, Volume
 
 
@@ -94,6 +96,19 @@ def test_what_is_no_version_is_refused():
     made(a="1")
     ended = sensed(name="data", newer_than=3)
     assert isinstance(ended.error, InvalidNameError)
+
+
+@pytest.mark.skipif(not IS_3, reason="the kit's supervisor answers as that of Airflow 3 does")
+def test_a_sensor_that_is_given_a_bucket_has_nothing_to_do_with_the_default_connection(tmp_path):
+    store = f"file://{tmp_path}/other"
+    version = written(Volume.new("data", store), {"a": "1"}).finalize_sync()
+    version.promote_sync()
+    supervisor = Supervisor({"volume_default": {"conn_type": "aws"}})  # a store's cannot be of this type
+
+    ended = sensed(supervisor, name="data", bucket=store)
+
+    assert ended.error is None
+    assert version == returned(supervisor, "it")
 
 
 # -- deferred
@@ -283,7 +298,7 @@ def test_between_two_looks_the_event_loop_is_free(monkeypatch):
 
 
 def test_triggers_of_stores_with_other_keys_take_turns(monkeypatch):
-    turns, seen = triggers._Turns(), []
+    turns, seen = Turns(), []
     stores = [VolumeStore(f"s3://{each}", None, each, {"VOLUME_S3_ACCESS_KEY_ID": each}) for each in ("one", "two")]
     both = threading.Barrier(4)
 
@@ -301,6 +316,30 @@ def test_triggers_of_stores_with_other_keys_take_turns(monkeypatch):
     assert 200 == len(seen)
     assert all(seen)
     assert "VOLUME_S3_ACCESS_KEY_ID" not in os.environ
+
+
+def test_a_store_gets_its_turn_however_many_come_for_another_one_meanwhile(monkeypatch):
+    turns, order = Turns(), []
+    one, two = (VolumeStore(f"s3://{each}", None, each, {"VOLUME_S3_ACCESS_KEY_ID": each}) for each in ("one", "two"))
+
+    def look(store):
+        with turns.taken_by(store):
+            order.append(store.conn_id)
+
+    threads = []
+    with turns.taken_by(one):
+        for store in (two, one, one):
+            before = len(turns._waiting)
+            threads.append(threading.Thread(target=look, args=[store]))
+            threads[-1].start()
+            end = time.monotonic() + 10
+            while len(turns._waiting) == before and time.monotonic() < end:
+                time.sleep(0.001)
+        assert [] == order
+    for each in threads:
+        each.join(10)
+
+    assert ["two", "one", "one"] == order
 
 
 @pytest.mark.skipif(not IS_3, reason="watchers came with Airflow 3")

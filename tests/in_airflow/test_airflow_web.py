@@ -5,19 +5,27 @@ The application is mounted by Airflow itself, from the plugin, and users are tho
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import io
+import json
+import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from html import unescape
 from urllib.parse import quote
 
+import httpx
 import pytest
 from airflow.sdk import DAG, task
 from airflow_kit import made, written
 
+from volume_airflow.hooks.volume import VolumeHook
 from volume_core import Volume
+from volume_core.testing.s3server import S3Server
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 pytest.importorskip("airflow.api_fastapi", reason="pages are for Airflow 3")
@@ -37,6 +45,14 @@ def server(database):
         for role in ("admin", "viewer", "nobody")
     }
     return TestClient(app, raise_server_exceptions=False), tokens
+
+
+@pytest.fixture(autouse=True)
+def known_afresh(monkeypatch):
+    """What a test says of connections holds for that test."""
+    from volume_airflow.web import access
+
+    monkeypatch.setattr(access, "_known", {})
 
 
 @pytest.fixture
@@ -220,6 +236,79 @@ def test_an_empty_store_says_so(get):
     assert "There is no volume in this store yet" in get("/").text
 
 
+# -- where the volumes lie
+
+
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path):
+    """A store that no $VOLUME_BUCKET names, with the volume `told` in it; what is given back is its directory."""
+    monkeypatch.setenv("VOLUME_BUCKET", str(tmp_path / "team"))
+    made("told", a="1")
+    monkeypatch.delenv("VOLUME_BUCKET")
+    monkeypatch.setenv("VOLUME_STATE_DIR", str(tmp_path / "of the server"))
+    return tmp_path / "team"
+
+
+def test_the_default_store_is_the_one_of_the_settings(get, elsewhere, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__VOLUME__STORE", str(elsewhere))
+
+    assert ">told<" in get("/").text
+    assert 200 == get("/volume/told").status_code
+
+
+def test_the_default_store_is_the_one_of_the_default_connection(get, elsewhere, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_VOLUME_DEFAULT", json.dumps({"conn_type": "volume", "host": str(elsewhere)}))
+
+    listed = get("/").text
+    history = get(link_called(listed, "told")).text
+
+    assert str(elsewhere) in history
+    assert 404 == get("/volume/nobody").status_code
+
+
+KEY = "AKIATESTTESTTEST"
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """An S3 that knows one key alone, which a connection has; the keys of this machine's environment are wrong."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    with S3Server(access_key=KEY, region="eu-west-1") as s3:
+        s3.make_bucket("team")
+        extra = {"endpoint_url": s3.endpoint, "region": "eu-west-1"}
+        team = {"conn_type": "volume", "host": "s3://team/v", "login": KEY, "password": "secret", "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_TEAM", json.dumps(team | {"extra": json.dumps(extra)}))
+        yield s3
+
+
+def test_the_keys_of_the_connection_are_there_for_a_page_and_gone_after_it(get, bucket, monkeypatch):
+    with VolumeHook("team").use() as store, store.volume("told").batch_upload_sync() as batch:
+        batch.put_file(io.BytesIO(b"hello"), "a.txt")
+    monkeypatch.setenv("AIRFLOW__VOLUME__CONN_ID", "team")
+
+    page = get(link_called(get("/").text, "told")).text
+    files = get(f"/volume/told/{batch.version.version}/files").text
+
+    assert batch.version.version[:12] in page
+    assert b"hello" == get(link_called(files, "a.txt")).content
+    assert "VOLUME_S3_ACCESS_KEY_ID" not in os.environ
+
+
+def test_a_version_of_a_task_in_another_store_is_shown_with_the_keys_of_that_stores_connection(
+    get, bucket, ran, monkeypatch
+):
+    with VolumeHook("team").use() as store, store.volume("told").batch_upload_sync() as batch:
+        batch.put_file(io.BytesIO(b"hello"), "a.txt")
+    page = ran("in_another_store", lambda: batch.version)
+    monkeypatch.setenv("AIRFLOW__VOLUME__CONNECTIONS", "team")
+
+    shown = get(f"{page}/-1/{batch.version.version}/files").text
+
+    assert b"hello" == get(link_called(shown, "a.txt")).content
+    assert "VOLUME_S3_ACCESS_KEY_ID" not in os.environ
+
+
 # -- a task instance
 
 
@@ -248,6 +337,15 @@ def test_a_task_instance_lists_what_it_returned_with_pages_of_its_own(get, ran):
 
     assert ">return_value<" in listed
     assert b"1" == get(link_called(files, "a")).content
+
+
+def test_text_that_reads_like_a_version_is_no_volume(get, ran):
+    """A command's last line, or what a web server has answered: others write that, and would say what is opened."""
+    record = {"name": "raw", "index": made("raw", a="1").locator}
+    text = json.dumps({"__classname__": "volume_core.volumes.ROVolume", "__version__": 1, "__data__": record})
+
+    assert "returned no volume" in get(ran("smuggled", lambda: text)).text
+    assert "returned no volume" in get(ran("smuggled_in_a_list", lambda: [text])).text
 
 
 def test_a_task_without_volumes_has_a_page_that_says_so(get, ran):
@@ -338,3 +436,37 @@ def test_the_plugin_loads_without_what_serves_pages():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "" == done.stdout.strip()
+
+
+def test_a_store_that_does_not_answer_holds_up_its_pages_and_nothing_else_of_airflows(server, monkeypatch):
+    """Airflow answers by threads, of which there are 40 for all that it answers."""
+    from volume_airflow.web import application
+
+    client, tokens = server
+    begun, answers = [], threading.Event()
+
+    def silent(*_):
+        begun.append(1)
+        answers.wait(60)
+        return []
+
+    monkeypatch.setattr(application, "listed_in", silent)
+
+    async def asked():
+        transport = httpx.ASGITransport(client.app)
+        headers = {"Authorization": f"Bearer {tokens['viewer']}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://airflow", headers=headers) as reader:
+            pages = [asyncio.create_task(reader.get("/volumes/")) for _ in range(60)]
+            end = time.monotonic() + 20
+            while len(begun) < min(application.PAGES_AT_ONCE, 40) and time.monotonic() < end:  # all that get a thread
+                await asyncio.sleep(0.01)
+            try:
+                other = await asyncio.wait_for(reader.get("/api/v2/version"), 15)
+            finally:
+                answers.set()
+            return other, [await each for each in pages]
+
+    other, pages = asyncio.run(asked())
+
+    assert 200 == other.status_code
+    assert {200} == {each.status_code for each in pages}

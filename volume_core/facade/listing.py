@@ -56,19 +56,25 @@ class Newest(NamedTuple):
     problem: str = ""
 
 
-def listed_in(store: Store) -> list[Listed]:
-    """Return every volume of *store* that has a version, by name.  Nothing but names is read."""
-    found: dict[str, list[ObjectInfo]] = {}
-    for info in store.names(VERSIONS):
+def listed_in(store: Store, name: str | None = None) -> list[Listed]:
+    """Return every volume of *store* that has a version, by name, or the one called *name* alone.
+
+    Nothing but names is read, and of each volume one is held.
+    """
+    counts: dict[str, int] = {}
+    newest: dict[str, ObjectInfo] = {}
+    for info in store.names(VERSIONS if name is None else f"{VERSIONS}{name}/"):
         volume, _, leaf = info.name.removeprefix(VERSIONS).partition("/")
-        if leaf.endswith(".json"):
-            found.setdefault(volume, []).append(info)
-    listed = []
-    for volume, infos in sorted(found.items()):
-        newest = max(infos, key=lambda info: (info.modified_ns, info.name))
-        version = newest.name.rpartition("/")[2].removesuffix(".json")
-        listed.append(Listed(volume, len(infos), version, newest.modified_ns))
-    return listed
+        if not leaf.endswith(".json"):
+            continue
+        counts[volume] = counts.get(volume, 0) + 1
+        before = newest.get(volume)
+        if before is None or (info.modified_ns, info.name) > (before.modified_ns, before.name):
+            newest[volume] = info
+    return [
+        Listed(volume, counts[volume], info.name.rpartition("/")[2].removesuffix(".json"), info.modified_ns)
+        for volume, info in sorted(newest.items())
+    ]
 
 
 def volumes_in(store: Store) -> list[VolumeInfo]:

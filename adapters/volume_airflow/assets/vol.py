@@ -28,12 +28,13 @@ def volume_asset(name: str, store: str | None = None, **options: Any) -> Asset:
     """Return the asset that is the volume *name* in the store with that URL or directory, by default the default store.
 
     For `outlets=[...]`, `inlets=[...]` and `schedule=[...]`.  *options* are those of Airflow's Asset (`extra`, `group`,
-    `watchers`).  Reads nothing of the volume, which need not exist.  Raises InvalidNameError if *name* cannot name one.
+    `watchers`).  Reads nothing of the volume, which need not exist; without *store* Airflow is asked for the default
+    connection, also where a DAG is parsed.  Raises InvalidNameError if *name* cannot name one, and what asking does.
     """
     from volume_core.facade.naming import place_of
     from volume_core.format.names import validate_name
 
-    return _asset(place_of(store).url, validate_name(name), options)
+    return _asset(place_of(store).url if store is not None else _default_url(), validate_name(name), options)
 
 
 def asset_of(store: str, name: str, extra: dict[str, Any] | None = None) -> Asset:
@@ -50,6 +51,14 @@ def _asset(store: str, name: str, options: dict[str, Any]) -> Asset:
 def uri_of(store: str, name: str) -> str:
     """Return the URI of the volume *name* in the store with that URL, as Airflow has it."""
     return f"{_namespace(store)}/{name}"
+
+
+def _default_url() -> str:
+    """Return where tasks have the volumes that name no store, also where no task runs."""
+    from volume_airflow import stores
+    from volume_core.facade.naming import place_of
+
+    return stores.default_url() or place_of(None).url
 
 
 def _namespace(store: str) -> str:
@@ -70,8 +79,6 @@ def is_volume(uri: str, store: str, name: str) -> bool:
 
     `vol://NAME` is the volume of the default store of whoever runs the task.
     """
-    from volume_core.facade.naming import place_of
-
     if not uri.startswith(f"{PROTOCOL}://"):
         return False
     try:
@@ -80,7 +87,7 @@ def is_volume(uri: str, store: str, name: str) -> bool:
         return False
     if address.volume != name or address.ref or address.path:
         return False
-    return bool((address.store or place_of(None).url) == store)
+    return bool((address.store or _default_url()) == store)
 
 
 # -- what the provider info names
@@ -111,10 +118,8 @@ def to_openlineage(asset: Asset, lineage_context: Any) -> Any:
     from airflow.providers.common.compat.openlineage.facet import Dataset
     from openlineage.client.facet_v2 import dataset_version_dataset, datasource_dataset
 
-    from volume_core.facade.naming import place_of
-
     address = _address(asset.uri)
-    store = address.store or place_of(None).url
+    store = address.store or _default_url()
     facets: dict[str, Any] = {"dataSource": datasource_dataset.DatasourceDatasetFacet(name=store, uri=store)}
     if version := (asset.extra or {}).get("version"):
         facets["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(version))

@@ -18,6 +18,7 @@ from typing import Any
 from volume_airflow import stores
 from volume_airflow.compat import BaseHook
 from volume_airflow.stores import Using, VolumeStore
+from volume_airflow.turns import turns
 from volume_core import NotFoundError, ROVolume, RWVolume, StorageError, Volume, VolumeError, VolumeInfo
 from volume_core.parts.landing import LandingPolicy
 from volume_core.plugins.manager import plugins
@@ -120,24 +121,28 @@ class VolumeHook(BaseHook):
         Takes 20 seconds at most.
         """
         said: list[tuple[bool, str]] = []
+        # Here and not in the thread: the connection that is tested may be this context's alone.
+        store = self._readable()
+        if isinstance(store, str):
+            return False, store
+        self._ask(store, said)
+        return said[0] if said else (False, f"{store.url} gave no answer in {_PATIENCE_S:g} s: check the endpoint")
+
+    def _ask(self, store: VolumeStore, said: list[tuple[bool, str]]) -> None:
+        """Ask *store* in a thread, and put into *said* what came of it, if it came in time."""
 
         def ask() -> None:
             try:
-                with self.store.use() as store:
+                with turns.taken_by(store):  # pages of this process may need other keys
                     said.append(_tried(_opened(store)))
             except (VolumeError, ValueError) as error:
                 said.append((False, str(error)))
             except Exception as error:  # a form is answered, whatever a library raises
                 said.append((False, f"{type(error).__name__}: {error}"))
 
-        # The connection that is tested may be this context's alone.
-        store = self._readable()
-        if isinstance(store, str):
-            return False, store
         thread = threading.Thread(target=ask, daemon=True, name="volume-test-connection")
         thread.start()
         thread.join(_PATIENCE_S)
-        return said[0] if said else (False, f"{store.url} gave no answer in {_PATIENCE_S:g} s: check the endpoint")
 
     def _readable(self) -> VolumeStore | str:
         try:

@@ -13,12 +13,14 @@ from typing import Any
 from volume_airflow import taskvolumes
 from volume_airflow.compat import IS_3, BaseOperator
 from volume_airflow.links.volume import VolumeLink
-from volume_core import ConflictError, ROVolume, Volume, VolumeError
+from volume_core import ConflictError, NotFoundError, ROVolume, Volume, VolumeError
+from volume_core.facade.lines import renamed
 from volume_core.facade.merging import OnConflict
 from volume_core.facade.versions import read_version
-from volume_core.format.names import Locator
+from volume_core.format.names import Locator, validate_name
 from volume_core.parts.heads import is_ancestor, move_head, read_head
 from volume_core.parts.landing import LandingPolicy
+from volume_core.parts.tags import read_tag
 from volume_core.plugins.manager import plugins
 
 # From 3 on the plugin's link is on every task that has returned a version.
@@ -248,13 +250,31 @@ class VolumePromoteOperator(BaseOperator):
     def execute(self, context: Any) -> ROVolume:
         """Promote, and return the version."""
         version = taskvolumes.versioned(self.version, self.volume_conn_id)
-        if self.tag and self.name in {None, version.name}:
-            version.tag_sync(self.tag)  # a tag that is another version's moves no head
-            return version.promote_sync()
-        promoted = version.promote_sync(self.name)
-        if self.tag:
-            promoted.tag_sync(self.tag)
-        return promoted
+        if not self.tag:
+            return version.promote_sync(self.name)
+        is_new = self.name is not None and self.name != version.name
+        named = self._named(version, str(self.name), self.tag) if is_new else version
+        named.tag_sync(self.tag)  # a tag that is another version's moves no head
+        named.promote_sync()
+        if is_new:
+            plugins().committed(named, named.produced_by)
+        return named
+
+    def _named(self, version: ROVolume, name: str, tag: str) -> ROVolume:
+        """Return *version* as one of the volume *name*: the one that a try before has made and given the *tag*."""
+        place = version._place()
+        try:
+            tagged = read_tag(place.store(), validate_name(name), tag)
+        except NotFoundError:
+            made = renamed(version._locked_version(), name, version.message, {}, plugins().current_task())
+            return ROVolume.of_version(made)
+        found = read_version(Locator(place.store().url, name, tagged.version), place)
+        if (
+            version.locator not in found.manifest.parents
+            or found.manifest.stack != version._locked_version().manifest.stack
+        ):
+            raise ConflictError(f"{tag!r} is the tag of another version of {name!r}, {found.locator}: give another tag")
+        return ROVolume.of_version(found)
 
 
 def described(context: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from volume_airflow.compat import BaseSensorOperator, PokeReturnValue, conf
 from volume_airflow.operators.volume import LINKS
-from volume_airflow.triggers.volume import VolumeCommitTrigger, head_of, id_of
+from volume_airflow.triggers.volume import VolumeCommitTrigger, head_of, id_of, store_for
 from volume_core import InvalidNameError, ROVolume, StorageError, Volume
 from volume_core.passing.environment import Lease
 
@@ -103,8 +103,6 @@ class VolumeSensor(BaseSensorOperator):
         raise InvalidNameError(f"newer_than is {given!r}: give a version, its id or its locator")
 
     def _version(self, locator: str) -> ROVolume:
-        from volume_airflow import stores
-
-        store = stores.located(self.volume_conn_id)
+        store = store_for(self.volume_conn_id, self.bucket)
         with store.use() if store is not None else Lease("a sensor", {}):
             return Volume.from_locator_sync(locator)

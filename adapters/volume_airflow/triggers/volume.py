@@ -10,15 +10,15 @@ while is waited for, one that says that it will not do is an error at once; what
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
-import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from volume_airflow import stores
 from volume_airflow.compat import BaseEventTrigger, TriggerEvent
+from volume_airflow.stores import VolumeStore
+from volume_airflow.turns import turns
 from volume_core import NotFoundError, RWVolume, StorageError, Volume
 from volume_core.facade.addresses import url_of
 from volume_core.facade.twins import in_thread
@@ -150,10 +150,15 @@ def id_of(version: str) -> str:
     return Locator.parse(version).version if "://" in version else validate_name(version, "version")
 
 
+def store_for(conn_id: str | None, bucket: str | None) -> VolumeStore | None:
+    """Return the store whose credentials count: of a *bucket* without a connection those that there are already."""
+    return stores.located(conn_id) if conn_id is not None or bucket is None else None
+
+
 def head_of(name: str, conn_id: str | None, bucket: str | None) -> str | None:
     """Return the locator of the version that the head of *name* names, None where there is none."""
-    store = stores.located(conn_id) if conn_id is not None or bucket is None else None
-    with _turns.taken_by(store):
+    store = store_for(conn_id, bucket)
+    with turns.taken_by(store):
         try:
             url, region = bucket or (store.url if store else None), store.region if store else None
             found = Volume.from_name_sync(name, url, region=region)
@@ -161,35 +166,3 @@ def head_of(name: str, conn_id: str | None, bucket: str | None) -> str | None:
             return None
     assert isinstance(found, RWVolume)
     return found.index
-
-
-class _Turns:
-    """Whose credentials this process has: one store's at a time, for as many looks at once as there are.
-
-    Triggers of all DAGs are one process, and its environment is one.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._whose: object = None
-        self._many = 0
-
-    @contextlib.contextmanager
-    def taken_by(self, store: stores.VolumeStore | None) -> Iterator[None]:
-        """For the length of a `with` statement the process has the credentials of *store*."""
-        whose = tuple(sorted((key, value or "") for key, value in store.variables.items())) if store else ()
-        with self._changed:
-            while self._many and self._whose != whose:
-                self._changed.wait()
-            self._whose = whose
-            self._many += 1
-        try:
-            with store.use() if store is not None else contextlib.nullcontext():
-                yield
-        finally:
-            with self._changed:
-                self._many -= 1
-                self._changed.notify_all()
-
-
-_turns = _Turns()

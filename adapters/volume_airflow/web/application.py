@@ -10,26 +10,36 @@ import logging
 from html import escape
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from volume_airflow.web import versions
-from volume_airflow.web.access import may_browse, may_read_task, task_of, version_in_store, version_of_task
+from volume_airflow.web.access import (
+    default_place,
+    in_default_store,
+    in_store_of_version,
+    may_browse,
+    may_read_task,
+    task_of,
+    version_in_store,
+    version_of_task,
+)
 from volume_airflow.web.found import Found, volumes_of
 from volume_airflow.web.layout import HEADERS, page, problem
 from volume_airflow.web.places import Task, VersionPlace, part, query_of
 from volume_core import ROVolume
 from volume_core.errors import InvalidNameError, NotFoundError, StorageError, VolumeError
 from volume_core.facade.listing import Listed, listed_in, newest_of
-from volume_core.facade.naming import place_of
 from volume_core.format.names import validate_name
 from volume_core.pages import history_page, spelling, volumes_page
 from volume_core.pages.html import wrapped
 
 log = logging.getLogger(__name__)
 
+PAGES_AT_ONCE = 8  # each has a thread of the server, which has 40 for all that it answers
 VOLUMES_MAX = 50  # on one page: of each a head and a manifest are read
 TaskOf = Annotated[Task, Depends(task_of)]
 
@@ -37,6 +47,7 @@ TaskOf = Annotated[Task, Depends(task_of)]
 def make() -> FastAPI:
     """Return the application that answers below /volumes."""
     app = FastAPI(title="Volumes", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.turns = anyio.Semaphore(PAGES_AT_ONCE)
     app.include_router(_store)
     app.include_router(_task)
     app.middleware("http")(_with_headers)
@@ -48,7 +59,9 @@ def make() -> FastAPI:
 
 
 async def _with_headers(request: Request, call_next: Any) -> Any:
-    response = await call_next(request)
+    # A store that does not answer holds up these pages, and nothing else of Airflow's.
+    async with request.app.state.turns:
+        response = await call_next(request)
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     return response
@@ -64,9 +77,10 @@ _store = APIRouter(dependencies=[may_browse], default_response_class=HTMLRespons
 
 
 @_store.get("/")
+@in_default_store
 def volumes(request: Request, q: str = "", page_number: int = 1) -> HTMLResponse:
     """List the volumes of the default store whose name has *q* in it."""
-    root, place = _root(request), place_of(None)
+    root, place = _root(request), default_place()
     found = [each for each in listed_in(place.store()) if q.lower() in each.name.lower()]
     pages = max(-(-len(found) // VOLUMES_MAX), 1)
     number = min(max(page_number, 1), pages)
@@ -108,10 +122,11 @@ def index(request: Request) -> Response:
 
 
 @_store.get("/volume/{name}")
+@in_default_store
 def volume(request: Request, name: str) -> HTMLResponse:
     """Show the versions of the volume *name*: of its head, or without one of the version written last."""
-    root, place = _root(request), place_of(None)
-    found = [each for each in listed_in(place.store()) if each.name == validate_name(name)]
+    root, place = _root(request), default_place()
+    found = listed_in(place.store(), validate_name(name))
     if not found:
         raise NotFoundError(f"there is no volume {name!r} in {place.url}")
     [newest] = newest_of(place, found)
@@ -130,24 +145,28 @@ def _in_store(request: Request, name: str, version: str) -> tuple[ROVolume, Vers
 
 
 @_store.get("/volume/{name}/{version}")
+@in_default_store
 def overview(request: Request, name: str, version: str) -> HTMLResponse:
     """Show one version."""
     return versions.overview(*_in_store(request, name, version))
 
 
 @_store.get("/volume/{name}/{version}/files")
+@in_default_store
 def files(request: Request, name: str, version: str, after: int = 0) -> HTMLResponse:
     """Show one directory of a version."""
     return versions.files(*_in_store(request, name, version), _path(request), after)
 
 
 @_store.get("/volume/{name}/{version}/file")
+@in_default_store
 def file(request: Request, name: str, version: str) -> Response:
     """Send one file of a version."""
     return versions.download(_in_store(request, name, version)[0], _path(request))
 
 
 @_store.get("/volume/{name}/{version}/changes")
+@in_default_store
 def changes(request: Request, name: str, version: str) -> HTMLResponse:
     """Show what turns another version of that volume, by default the parent, into this one."""
     asked = query_of(request.scope["query_string"], "with").strip()
@@ -197,24 +216,28 @@ def _of_task(request: Request, task: Task, version: str) -> tuple[ROVolume, Vers
 
 
 @_task.get("/{map_index}/{version}")
+@in_store_of_version
 def task_overview(request: Request, task: TaskOf, version: str) -> HTMLResponse:
     """Show one version of a task instance."""
     return versions.overview(*_of_task(request, task, version))
 
 
 @_task.get("/{map_index}/{version}/files")
+@in_store_of_version
 def task_files(request: Request, task: TaskOf, version: str, after: int = 0) -> HTMLResponse:
     """Show one directory of such a version."""
     return versions.files(*_of_task(request, task, version), _path(request), after)
 
 
 @_task.get("/{map_index}/{version}/file")
+@in_store_of_version
 def task_file(request: Request, task: TaskOf, version: str) -> Response:
     """Send one file of such a version."""
     return versions.download(_of_task(request, task, version)[0], _path(request))
 
 
 @_task.get("/{map_index}/{version}/changes")
+@in_store_of_version
 def task_changes(request: Request, task: TaskOf, version: str) -> HTMLResponse:
     """Show what such a version changed against its parent."""
     return versions.changes(*_of_task(request, task, version), None, "")

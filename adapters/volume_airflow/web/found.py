@@ -3,13 +3,12 @@
     XComs          what it returned or pushed: volumes anywhere in a value, by the envelopes that they are stored in
     asset events   what it committed: the `extra` of its events that name a locator
 
-Always true: read-only; no class is imported and nothing is deserialized: an envelope is a dictionary here; what is no
-locator is passed over, whoever wrote it there.
+Always true: read-only; no class is imported and nothing is deserialized: an envelope is a dictionary here, which nobody
+writes but Airflow's own serialization, and never text that reads like one; what is no locator is passed over.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -96,7 +95,7 @@ def _returned(session: Any, task: Task, key: str | None = None) -> Iterator[tupl
     rows = sorted(session.execute(query).all(), key=lambda row: (row[0] != "return_value", row[0]))
     left = _NODES_MAX
     for name, value in rows:
-        waiting = [_decoded(value)]
+        waiting = [value]
         while waiting and left:
             left -= 1
             node = waiting.pop()
@@ -108,15 +107,6 @@ def _returned(session: Any, task: Task, key: str | None = None) -> Iterator[tupl
                     yield name, data
                 else:
                     waiting.extend(reversed(node.values()))
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in {"{", "["}:
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _committed(session: Any, task: Task) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -23,16 +24,19 @@ class LazyApplication:
     def __init__(self, place: str) -> None:
         self._place = place
         self._made: Any = None
+        self._lock = threading.Lock()
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Answer as the application does."""
-        if self._made is None:  # in a thread: a second is long for a server's loop; twice does no harm
-            self._made = await asyncio.to_thread(self._make)
+        if self._made is None:  # in a thread: a second is long for a server's loop
+            await asyncio.to_thread(self._make)
         await self._made(scope, receive, send)
 
-    def _make(self) -> Any:
-        module, _, name = self._place.partition(":")
-        return getattr(importlib.import_module(module), name)()
+    def _make(self) -> None:
+        with self._lock:
+            if self._made is None:
+                module, _, name = self._place.partition(":")
+                self._made = getattr(importlib.import_module(module), name)()
 
 
 app = LazyApplication("volume_airflow.web.application:make")
