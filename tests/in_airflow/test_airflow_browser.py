@@ -21,7 +21,7 @@ import pytest
 from airflow_kit import dag_runs
 from airflow_server import _end, environment_of, free_port
 
-from volume_airflow.compat import DAG, IS_3, task
+from volume_airflow.compat import DAG, task
 from volume_core import RWVolume, Volume
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -30,7 +30,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 READY_S = 180
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(not IS_3, reason="pages are for Airflow 3")]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def edited(version, files, message, name="customers"):

@@ -221,3 +221,20 @@ def test_airflow_loads_the_plugin():
         assert not [each for each in plugins_manager.import_errors if "volume" in each]
     for name in compat._PLACES:
         assert getattr(compat, name) is not None
+
+
+@pytest.mark.loud
+def test_a_try_that_fails_after_it_has_handed_over_takes_that_back(run_dag):
+    base = made("data", a="1")
+    with DAG("two_fails_late", schedule=None, start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)) as dag:
+
+        @task
+        def change():
+            return {"data": written(Volume.from_name_sync("data"), {"a": "2"}), "no XCom": object()}
+
+        change()
+
+    run, _ = run_dag(dag)
+
+    assert "failed" == run.state
+    assert base == Volume.from_name_sync("data").committed
