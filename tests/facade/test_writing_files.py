@@ -45,6 +45,16 @@ def whole(version: ROVolume) -> bool:
     return (sum(entry.size for entry in entries), inodes) == (version.used_bytes, version.inode_count)
 
 
+def test_a_batch_has_the_message_and_labels_of_one_version(volume):
+    with volume.batch_upload_sync(message="checked", labels={"rows": "7"}) as batch:
+        batch.put_file(io.BytesIO(b"1"), "new")
+    [entry] = batch.version.log_sync(limit=1)
+    assert ("checked", {"rows": "7"}) == (entry.volume.message, dict(entry.labels))
+    with volume.batch_upload_sync(labels={"rows": "8"}) as nothing:
+        pass
+    assert batch.version == nothing.version
+
+
 def test_a_batch_makes_the_first_version_of_a_volume(tmp_path):
     (tmp_path / "big").write_bytes(BIG)
     os.chmod(tmp_path / "big", 0o604)

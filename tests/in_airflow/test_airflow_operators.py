@@ -53,6 +53,16 @@ def test_a_directory_is_put_into_a_volume_that_is_made(tmp_path, listener):
     assert b"1" == b"".join(version.read_file_sync("in/deep/a"))
     assert "operators.it a-run, try 1" == version.message
     assert {"k": "v"} == dict(version._version().manifest.labels)
+    assert 1 == len(version.log_sync()), "no version without the labels was the head meanwhile"
+
+
+def test_what_is_there_already_is_labelled_by_a_version_of_its_own(tmp_path):
+    (tmp_path / "a").write_text("1")
+    before = run_one(VolumeCommitOperator, volume="data", source=str(tmp_path / "a"))
+    version = run_one(VolumeCommitOperator, volume="data", source=str(tmp_path / "a"), labels={"k": "v"})
+    assert {"k": "v"} == dict(version._version().manifest.labels)
+    assert [version.locator, before.locator] == [entry.volume.locator for entry in version.log_sync()]
+    assert {"a": "1"} == texts(version)
 
 
 def test_a_file_is_put_beside_what_is_there(tmp_path):

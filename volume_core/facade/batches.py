@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -115,19 +115,28 @@ class WritesFiles(HandledRecord):
 
     @contextmanager
     def batch_upload_sync(
-        self, force: bool = False, *, message: str = "", max_uploads: int = MAX_UPLOADS, advance: Advance | None = None
+        self,
+        force: bool = False,
+        *,
+        message: str = "",
+        labels: Mapping[str, str] | None = None,
+        max_uploads: int = MAX_UPLOADS,
+        advance: Advance | None = None,
     ) -> Iterator[Batch]:
         """Make a batch of changes for the length of a `with` statement; commit it as one version when that ends well.
 
         Files that exist, or that another writer of the name has made or changed meanwhile, are an ExistsError that
-        names them, unless *force*.  *advance* is called, by any thread, with
-        the number of bytes that were done since.  Raises BusyError if this handle is mounted.
+        names them, unless *force*.  *message* and *labels* are the version's; a batch that changes nothing makes none.
+        *advance* is called, by any thread, with the number of bytes that were done since.  Raises BusyError if this
+        handle is mounted.
         """
         batch = Batch(force=force)
         yield batch
         try:
             policy: LandingPolicy | None = None if force else "error"
-            with self._editing(message, max_uploads=max_uploads, advance=advance, policy=policy) as editing:
+            with self._editing(
+                message, labels=labels, max_uploads=max_uploads, advance=advance, policy=policy
+            ) as editing:
                 for step in batch._steps:
                     step(editing.session)
         except ConflictError as error:
@@ -182,6 +191,7 @@ class WritesFiles(HandledRecord):
         self,
         message: str = "",
         *,
+        labels: Mapping[str, str] | None = None,
         max_uploads: int = MAX_UPLOADS,
         advance: Advance | None = None,
         policy: LandingPolicy | None = None,
@@ -195,10 +205,15 @@ class WritesFiles(HandledRecord):
             contextlib.closing(self.begin_editing(max_uploads=max_uploads, advance=advance)) as editing,
         ):
             yield editing
-            editing.commit(message, policy)
+            editing.commit(message, policy, labels)
 
     def _commit_editing(
-        self, before: Version | None, session: EditSession, message: str, policy: LandingPolicy | None
+        self,
+        before: Version | None,
+        session: EditSession,
+        message: str,
+        policy: LandingPolicy | None,
+        labels: Mapping[str, str] | None,
     ) -> ROVolume:
         with self._handle.lock:
             self._check_not_mounted()
@@ -208,6 +223,7 @@ class WritesFiles(HandledRecord):
                 )
             about = About(
                 message=message,
+                labels=dict(labels or {}),
                 produced_by=plugins().current_task(),
                 region=self.region,
                 metadata_store_type=self.metadata_store_type,
@@ -291,14 +307,16 @@ class Editing:
             )
             self._opened = opened.pop_all()
 
-    def commit(self, message: str = "", policy: LandingPolicy | None = None) -> ROVolume:
+    def commit(
+        self, message: str = "", policy: LandingPolicy | None = None, labels: Mapping[str, str] | None = None
+    ) -> ROVolume:
         """Publish the edits as one version and return it; where they change nothing, the version before.
 
         *policy* goes before the handle's where others have changed the same paths of a named volume.  Raises
         ConflictError if the handle has committed anything else meanwhile.
         """
         try:
-            self._version = self._volume._commit_editing(self._before, self.session, message, policy)
+            self._version = self._volume._commit_editing(self._before, self.session, message, policy, labels)
         finally:
             self.close()
         return self._version

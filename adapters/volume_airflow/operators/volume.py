@@ -79,8 +79,9 @@ class VolumeCommitOperator(BaseOperator):
         if self.source is None:
             return writer.commit_sync(message, labels=self.labels, even_if_unchanged=True)
         source, mounted = self._source()
+        before = writer.index
         try:
-            with writer.batch_upload_sync(force=self.replace, message=message) as batch:
+            with writer.batch_upload_sync(force=self.replace, message=message, labels=self.labels) as batch:
                 if os.path.isdir(source):
                     batch.put_directory(source, self.target)
                 else:
@@ -88,9 +89,9 @@ class VolumeCommitOperator(BaseOperator):
         finally:
             if mounted is not None:
                 mounted.close_sync()
-        if not self.labels:
+        if not self.labels or batch.version.index != before:
             return batch.version
-        return writer.commit_sync(message, labels=self.labels, even_if_unchanged=True)
+        return writer.commit_sync(message, labels=self.labels, even_if_unchanged=True)  # the files were there already
 
     def _source(self) -> tuple[str, ROVolume | None]:
         """Return a path of this machine, and the version that is mounted there, if it is one's."""
