@@ -122,4 +122,4 @@ def test_source_that_says_nothing_of_volumes_is_sent_as_it_is(dag):
     marked = "@volume_airflow.volumes(\n    on_failure='drop'\n)\ndef f(volume):\n    return volume\n"
     sent = source_of(call, marked)
     assert sent.startswith("def f(volume):")
-    assert "f = _handing_over(f, {'message': 'd.t r, try 1', 'on_failure': 'keep'})" in sent
+    assert "f = _handing_over(f, {'message': 'd.t r, try 1', 'on_failure': 'keep', 'told': " in sent

@@ -16,7 +16,9 @@ class Sleeps(BaseOperator):
         """Write, and wait."""
         work = Volume.new("crossed")
         (work.mount_sync() / "before").write_text("1")
-        trigger = TimeDeltaTrigger(datetime.timedelta(seconds=1))
+        # So long that the scheduler has heard of the deferral: Airflow takes a task for failed that is running again
+        # when it hears that its process has ended.
+        trigger = TimeDeltaTrigger(datetime.timedelta(seconds=15))
         self.defer(trigger=trigger, method_name="wake", kwargs={"work": work})
 
     def wake(self, context, work, event=None):
