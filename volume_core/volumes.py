@@ -148,7 +148,7 @@ class Volume(FillsForms, ByName, Lazily, Merges, ReadsFiles, Refers):
         """
         writer = Writer.recover(work_id, allow_torn=allow_torn)
         volume = cls._of_name(writer.line.name, writer.line.place, writer.parent, writer.line.policy)
-        volume._handle.hold(volume, writer)
+        volume._handle.hold(volume, writer, is_taken_over=True)
         return volume
 
     recover = awaitable_of_class(recover_sync)

@@ -223,6 +223,22 @@ def test_two_attempts_at_once_know_their_own_writers():
 # -- of a whole process
 
 
+def test_what_an_attempt_has_taken_over_is_not_its_own_to_drop(driver):
+    first, second = Attempt(), Attempt()
+    with first.running():
+        volume = written(Volume.new("data"), driver)
+    first.fail(ValueError(), drop=False)
+    work_id = first.left[0].work_id
+    with second.running():
+        volume = Volume.recover_sync(work_id)
+        (volume.mount_sync(driver=driver) / "b").write_text("2")
+
+    [said] = second.fail(ValueError(), drop=True)
+    assert volume.mount_path is None
+    assert work_id in said
+    Volume.recover_sync(work_id).abandon_sync()
+
+
 def test_an_attempt_that_runs_everywhere_is_told_of_what_threads_without_a_context_do(driver):
     attempt, made = Attempt(), []
 

@@ -12,7 +12,7 @@ frames of the error keep them mounted.  So while an attempt runs, the handles us
 Always true:
 
   1. Nothing that was committed is deleted: a version that is taken back is only not named by its head any more.
-  2. What the body has committed itself stays when it fails.
+  2. What the body has committed itself stays when it fails; and so does a working copy that it has taken over.
   3. A head goes back only from a version of this attempt, to where it stood before: nobody else's work is lost.
   4. An attempt is in the context of its body alone: a generator's is not in that of who consumes it.  An engine that
      gives each task a process has it in all of the process, threads that know no context of the body's included.
@@ -169,7 +169,7 @@ class Attempt:
         writes = isinstance(handle._handle.held, Writer)
         volume = cast("RWVolume", handle)
         try:
-            if writes and not drop:
+            if writes and (not drop or handle._handle.is_taken_over):
                 return [f"volume {handle.name!r}: {kept}"] if (kept := volume._leave()) is not None else []
             if writes:
                 volume.abandon_sync()
@@ -257,7 +257,7 @@ class Attempt:
             writer = owner._handle.held
             if not isinstance(writer, Writer):
                 return
-            if not writer.options.detach:
+            if not writer.options.detach and not owner._handle.is_taken_over:
                 self._works.add(writer.work_id)
             if self._on_terminate is not None:
                 from volume_core.facade.blocks import Block, Terms

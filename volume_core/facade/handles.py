@@ -72,6 +72,7 @@ class Handle:
         self.version: Version | None = None
         self.policy: LandingPolicy | None = None  # of a writer that was opened by name
         self.purpose = ""  # of the working copies that it makes
+        self.is_taken_over = False  # what it holds was there before: an attempt that fails drops only its own
         self.landing: str | None = None  # the version that a batch was about to land, where its end is not known
         self._session: Held | None = None
         self._pid = 0
@@ -111,9 +112,9 @@ class Handle:
         """By which driver it is mounted."""
         return self._session.driver if self._session is not None else None
 
-    def hold(self, owner: HandledRecord, session: Held) -> None:
+    def hold(self, owner: HandledRecord, session: Held, *, is_taken_over: bool = False) -> None:
         """Keep *session* until *owner* is collected."""
-        self._session, self._pid = session, os.getpid()
+        self._session, self._pid, self.is_taken_over = session, os.getpid(), is_taken_over
         self._call_off = release_with(owner, session)
         note_held(owner)
 

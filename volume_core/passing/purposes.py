@@ -60,7 +60,7 @@ def go_on(work_id: str, purpose: str) -> RWVolume:
     volume = Volume.recover_sync(work_id)
     writer = volume._handle.held
     assert isinstance(writer, Writer)
-    volume._handle.purpose = purpose
+    volume._handle.purpose, volume._handle.is_taken_over = purpose, False  # it is the task's own, and always was
     writer.is_for(purpose)
     return volume
 
