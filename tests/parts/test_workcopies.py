@@ -250,6 +250,9 @@ def test_a_sweep_leaves_what_is_being_made(state):
     unnamed.mkdir()
     sweep(state)
     assert unnamed.exists()
+    (unnamed / "lock").touch()  # and its maker is about to take it
+    sweep(state)
+    assert unnamed.exists()
 
     os.utime(unnamed, (0, 0))
     sweep(state)

@@ -343,7 +343,8 @@ def sweep(state: State) -> None:
             with contextlib.suppress(FileNotFoundError):
                 if not making and not path.name.startswith(DISCARDED):
                     continue
-                if making and not lock.exists() and time.time() - path.stat().st_mtime < MAKING_AGE_MAX_S:
+                # Its lock may be there and not be held yet.
+                if making and time.time() - path.stat().st_mtime < MAKING_AGE_MAX_S:
                     continue
                 if not _is_locked(lock):
                     remove_tree(path)
