@@ -236,16 +236,20 @@ class Call:
 
         return replaced(value, lambda each: self.hand_over(each) if isinstance(each, RWVolume) else each)
 
-    def hand_over(self, volume: RWVolume) -> ROVolume:
-        """Commit *volume* on behalf of the task, and return the version."""
+    def hand_over(self, volume: RWVolume, message: str = "") -> ROVolume:
+        """Commit *volume* on behalf of the task, and return the version; its head goes back if the try fails after it.
+
+        Raises VolumeError where the task was told to end, and what committing does.
+        """
         from volume_core.passing import hand_over
 
         self.check_goes_on()
+        message = message or self.message
         if self.attempt is None:  # before or after it is executed: in a callback
             with running.runs(self.ti, self.context):
-                return hand_over(volume, self.message)
+                return hand_over(volume, message)
         before = self.attempt.handed_over(volume.name)
-        version = self.attempt.hand_over(volume, self.message)
+        version = self.attempt.hand_over(volume, message)
         self.check_goes_on()  # it may have been told meanwhile; then the head goes back
         if len(self.attempt.handed_over(version.name)) > len(before):
             log.info("volume %s is committed: %s", version.name, version.locator)

@@ -222,6 +222,38 @@ def test_a_task_volume_that_was_told_to_end_commits_nothing(dag, kept):
     assert base == Volume.from_name_sync("data").committed
 
 
+@pytest.mark.loud
+def test_a_task_volume_that_fails_after_its_commit_takes_that_back(dag, kept):
+    base = made(a="1")
+
+    @task.volume(volume="data")
+    def change(vol: RWVolume = None):
+        (vol / "a").write_text("2")
+        return object()  # which is no XCom
+
+    change()
+    ended = run_task(the_only_task(dag), Supervisor(), max_tries=1)
+
+    assert ("up_for_retry", TypeError) == (ended.state, type(ended.error))
+    assert base == Volume.from_name_sync("data").committed
+
+
+@pytest.mark.loud
+def test_a_timeout_just_after_a_task_volume_has_moved_the_head_moves_it_back(dag, when_the_head_moves, kept):
+    base = made(a="1")
+
+    @task.volume(volume="data", execution_timeout=datetime.timedelta(minutes=1))
+    def change(vol: RWVolume = None):
+        (vol / "a").write_text("2")
+
+    change()
+    when_the_head_moves(times_out)
+    ended = run_task(the_only_task(dag), Supervisor(), max_tries=1)
+
+    assert ("up_for_retry", AirflowTaskTimeout) == (ended.state, type(ended.error))
+    assert base == Volume.from_name_sync("data").committed
+
+
 def test_a_process_that_a_task_has_forked_notes_nothing_in_the_tasks_state(dag, tmp_path):
     base, asked = made(a="1"), tmp_path / "asked"
 

@@ -98,7 +98,8 @@ class VolumeDecoratedOperator(DecoratedOperator, PythonOperator):
             self.op_kwargs = {**self.op_kwargs, PARAMETER: writer}
             result = super().execute(context)
             if (call := calling.current_call()) is not None:
-                call.check_goes_on()
+                # Not left to the end of the block: what a body has committed stays, whatever becomes of its task.
+                call.hand_over(writer, block["message"])
             if result is writer:
                 result = None
         version = writer.committed or writer.commit_sync(block["message"])
