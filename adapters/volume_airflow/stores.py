@@ -22,15 +22,13 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from volume_airflow import compat, connections, running
 from volume_airflow.turns import turns
-from volume_core import NotFoundError, ROVolume, RWVolume, StorageError, Volume, VolumeError, VolumeInfo
-from volume_core.facade.twins import awaitable
-from volume_core.parts.landing import LandingPolicy
+from volume_core import NotFoundError, StorageError, VolumeError
 from volume_core.passing.environment import Lease
+from volume_core.passing.stores import OpensVolumes, Using
 from volume_core.storage.opening import normalize
 
 DEFAULT_CONNECTION = "volume_default"
@@ -54,27 +52,8 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)
 
 
-class Using:
-    """A store whose credentials this process has: for good, or until the end of the `with` statement."""
-
-    def __init__(self, store: VolumeStore, lease: Lease) -> None:
-        self._store = store
-        self._lease = lease
-
-    def __repr__(self) -> str:
-        return f"Using({self._store.url!r})"
-
-    def __enter__(self) -> VolumeStore:
-        return self._store
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lease.end()
-
-
 @dataclass(frozen=True)
-class VolumeStore:
+class VolumeStore(OpensVolumes):
     """A store for volumes, and how to get into it.  Its repr holds no secret.
 
     url: in its one spelling; region: None if nobody says; conn_id: of the connection, None of a URL in the settings.
@@ -92,7 +71,7 @@ class VolumeStore:
         """
         return dict(self.variables)
 
-    def use(self) -> Using:
+    def use(self) -> Using[VolumeStore]:
         """Put the credentials into this process's environment; as a `with` statement, for its length.
 
         Raises VolumeError where another store's credentials of the same kind are in use.
@@ -100,7 +79,7 @@ class VolumeStore:
         owner = f"the connection {self.conn_id!r}" if self.conn_id else f"the store {self.url}"
         return Using(self, Lease(owner, self.variables))
 
-    def ensure(self) -> None:
+    def get_in(self) -> None:
         """Have the credentials in the environment: as they are there already, within `use()` for example, or for good.
 
         Raises what `use` does.
@@ -111,36 +90,6 @@ class VolumeStore:
     def is_used(self) -> bool:
         """Whether this process's environment has the credentials, whoever has put them there."""
         return all(os.environ.get(name) == value for name, value in self.variables.items())
-
-    def volume(self, name: str | None = None) -> RWVolume:
-        """Return a writable volume without any version yet, as Volume.new does, in this store."""
-        self.ensure()
-        return Volume.new(name, self.url, region=self.region)
-
-    def from_name_sync(
-        self,
-        name: str,
-        *,
-        version: str | None = None,
-        create_if_missing: bool = False,
-        on_conflict: LandingPolicy = "last-write-wins",
-    ) -> RWVolume | ROVolume:
-        """Open the volume *name* of this store as Volume.from_name does: to write, with *version* to read."""
-        self.ensure()
-        if version is not None:
-            return Volume.from_name_sync(name, self.url, version=version, region=self.region)
-        return Volume.from_name_sync(
-            name, self.url, create_if_missing=create_if_missing, on_conflict=on_conflict, region=self.region
-        )
-
-    from_name = awaitable(from_name_sync)
-
-    def volumes_sync(self) -> list[VolumeInfo]:
-        """Return every volume of this store, by name."""
-        self.ensure()
-        return Volume.list_sync(self.url)
-
-    volumes = awaitable(volumes_sync)
 
 
 # -- connections
@@ -279,7 +228,7 @@ def used(conn_id: str | None = None) -> VolumeStore | None:
     """Return what `located` does, and have its credentials in this process's environment from now on."""
     store = located(conn_id)
     if store is not None:
-        store.ensure()
+        store.get_in()
     return store
 
 

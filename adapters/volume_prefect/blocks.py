@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
@@ -25,10 +24,9 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from pydantic import Field, field_validator, model_validator
 
-from volume_core import NotFoundError, ROVolume, RWVolume, Volume, VolumeError, VolumeInfo
-from volume_core.facade.twins import awaitable
-from volume_core.parts.landing import LandingPolicy
+from volume_core import NotFoundError, VolumeError
 from volume_core.passing.environment import Lease
+from volume_core.passing.stores import OpensVolumes, Using
 from volume_core.storage.opening import normalize
 from volume_prefect.credentials import kind_of, variables_of
 
@@ -36,26 +34,7 @@ _SIZE = re.compile(r"\d+(\.\d+)?\s*[KMGT]?(i?B)?", re.IGNORECASE)
 _REFERENCE = re.compile(r"[a-z0-9][a-z0-9-]*/[^/\s]+")
 
 
-class Using:
-    """A store whose credentials this process has: for good, or until the end of the `with` statement."""
-
-    def __init__(self, store: VolumeStore, lease: Lease) -> None:
-        self._store = store
-        self._lease = lease
-
-    def __repr__(self) -> str:
-        return f"Using({self._store.url!r})"
-
-    def __enter__(self) -> VolumeStore:
-        return self._store
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lease.end()
-
-
-class VolumeStore(Block):
+class VolumeStore(OpensVolumes, Block):
     """
     A store for volumes: a bucket or directory, and how to get into it.
 
@@ -150,7 +129,7 @@ class VolumeStore(Block):
             found["VOLUME_CACHE_LIMIT"] = self.cache_size
         return found
 
-    def use(self) -> Using:
+    def use(self) -> Using[VolumeStore]:
         """Put the credentials into this process's environment; as a `with` statement, for its length.
 
         Raises VolumeError where another store's credentials of the same kind are in use, and as `environment` does.
@@ -162,37 +141,9 @@ class VolumeStore(Block):
         name = self._block_document_name
         return f"volume-store/{name}" if name else f"the store {self.url}"
 
-    # -- volumes
-
-    def volume(self, name: str | None = None) -> RWVolume:
-        """Return a writable volume without any version yet, as Volume.new does, in this store."""
+    def get_in(self) -> None:
+        """Have the credentials in this process's environment for good.  Raises what `use` does."""
         self.use()
-        return Volume.new(name, self.url, region=self.region)
-
-    def from_name_sync(
-        self,
-        name: str,
-        *,
-        version: str | None = None,
-        create_if_missing: bool = False,
-        on_conflict: LandingPolicy = "last-write-wins",
-    ) -> RWVolume | ROVolume:
-        """Open the volume *name* of this store as Volume.from_name does: to write, with *version* to read."""
-        self.use()
-        if version is not None:
-            return Volume.from_name_sync(name, self.url, version=version, region=self.region)
-        return Volume.from_name_sync(
-            name, self.url, create_if_missing=create_if_missing, on_conflict=on_conflict, region=self.region
-        )
-
-    from_name = awaitable(from_name_sync)
-
-    def volumes_sync(self) -> list[VolumeInfo]:
-        """Return every volume of this store, by name."""
-        self.use()
-        return Volume.list_sync(self.url)
-
-    volumes = awaitable(volumes_sync)
 
 
 def load_store(name: str = "default") -> VolumeStore | None:

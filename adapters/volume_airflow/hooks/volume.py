@@ -17,10 +17,11 @@ from typing import Any
 
 from volume_airflow import stores
 from volume_airflow.compat import BaseHook
-from volume_airflow.stores import Using, VolumeStore
+from volume_airflow.stores import VolumeStore
 from volume_airflow.turns import turns
 from volume_core import NotFoundError, ROVolume, RWVolume, StorageError, Volume, VolumeError, VolumeInfo
 from volume_core.parts.landing import LandingPolicy
+from volume_core.passing.stores import Using
 from volume_core.plugins.manager import plugins
 from volume_core.storage.probing import PROBES, broken, probe, read_format
 from volume_core.storage.protocol import Store
@@ -60,10 +61,10 @@ class VolumeHook(BaseHook):
 
         Raises what `store` does, and VolumeError where another store's credentials are in use.
         """
-        self.store.ensure()
+        self.store.get_in()
         return self.store
 
-    def use(self) -> Using:
+    def use(self) -> Using[VolumeStore]:
         """Put the credentials into this process's environment; as a `with` statement, for its length."""
         return self.store.use()
 
@@ -105,12 +106,12 @@ class VolumeHook(BaseHook):
 
     def commit(self, volume: RWVolume, message: str = "", *, labels: Mapping[str, str] | None = None) -> ROVolume:
         """Commit *volume*, which is of this store, and return the version; its mount stays."""
-        self.store.ensure()
+        self.store.get_in()
         return volume.commit_sync(message, labels=labels)
 
     def delete(self, name: str) -> None:
         """Delete the volume *name* and all its versions.  Raises NotFoundError where there is none."""
-        self.store.ensure()
+        self.store.get_in()
         Volume.delete_sync(name, self.store.url)
 
     # -- the form
