@@ -10,9 +10,9 @@ function runs as it would without us; nothing here imports Airflow.
 from __future__ import annotations
 
 import ast
-import contextlib
 import functools
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -23,8 +23,11 @@ from volume_airflow.calling import Call
 from volume_airflow.running import from_environment
 
 if TYPE_CHECKING:
+    from volume_core import ROVolume, RWVolume
     from volume_core.facade.attempts import Attempt
     from volume_core.facade.versions import Version
+
+log = logging.getLogger(__name__)
 
 _MARKS = frozenset({"volumes"})
 
@@ -60,10 +63,27 @@ def _new_file() -> str:
     return path
 
 
+class _Telling(Call):
+    """A try whose task is in another process: that is told of each version as soon as it was handed over."""
+
+    path: str | None = None
+
+    def hand_over(self, volume: RWVolume, message: str = "") -> ROVolume:
+        """Commit *volume*, as ever, and write down for the task's own process what was handed over so far."""
+        version = super().hand_over(volume, message)
+        if self.path is not None and self.attempt is not None:
+            _tell(self.path, self.attempt)
+        return version
+
+
 def _tell(path: str, attempt: Attempt) -> None:
-    """Write down for the task's own process which versions were handed over in this one."""
-    with contextlib.suppress(OSError), open(path, "w") as file:
-        json.dump([(str(each.locator), each.place.region) for each in attempt.published()], file)
+    text = json.dumps([(str(each.locator), each.place.region) for each in attempt.published()])
+    try:
+        with open(f"{path}.new", "w") as file:
+            file.write(text)
+        os.replace(f"{path}.new", path)
+    except OSError as error:
+        log.warning("the task is not told of what was handed over (%s): no head goes back if it fails later", error)
 
 
 def told(path: str) -> list[Version]:
@@ -104,11 +124,12 @@ def handing_over(function: Callable[..., Any], terms: Mapping[str, Any]) -> Call
     from volume_core.passing.options import Choices, Options
 
     given = dict(terms)
-    path = given.pop("told", None)
+    path = cast("str | None", given.pop("told", None))
     if (bucket := given.pop("bucket", None)) is not None:
         os.environ.setdefault("VOLUME_BUCKET", bucket)
     task = SimpleNamespace(task_id="", dag_id="", run_id="", try_number="", map_index=-1)
-    call = Call(SimpleNamespace(**{**vars(task), **from_environment()}, task=task))
+    call = _Telling(SimpleNamespace(**{**vars(task), **from_environment()}, task=task))
+    call.path = path
     call.options = Options.of(cast("Choices", given))
 
     parent = os.getppid()
@@ -121,9 +142,6 @@ def handing_over(function: Callable[..., Any], terms: Mapping[str, Any]) -> Call
                 call.is_to_end()
             return result
 
-        result = call.executes(executed)
-        if path is not None and call.finished is not None:
-            _tell(path, call.finished)
-        return result
+        return call.executes(executed)
 
     return handed_over

@@ -308,3 +308,40 @@ def test_what_another_interpreter_has_handed_over_is_taken_back_where_the_task_f
     store = base._place().store()
     assert ["failure", "commit"] == [each.why for each in read_head(store, "data").history[:2]]
     assert [] == list(tmp_path.glob("volumes-handed-over-*"))
+
+
+@pytest.mark.loud
+def test_what_another_interpreter_has_handed_over_before_it_was_killed_is_taken_back(dag, monkeypatch, tmp_path):
+    base = made(a="1")
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['airflow'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    @task.external_python(python=sys.executable, expect_airflow=False)
+    def change():
+        import os
+        from pathlib import Path
+
+        from volume_core import Volume
+        from volume_core.facade.attempts import Attempt
+
+        inner = Attempt.hand_over
+
+        def hand_over(self, volume, message=""):
+            if volume.name == "second":
+                os.kill(os.getpid(), 9)
+            return inner(self, volume, message)
+
+        Attempt.hand_over = hand_over
+        volume = Volume.from_name_sync("data")
+        Path(volume.mount_sync(driver="copy"), "a").write_text("2")
+        return [volume, Volume.new("second")]
+
+    change()
+    ended = run_task(the_only_task(dag), Supervisor())
+
+    assert ended.state == "failed"
+    store = base._place().store()
+    assert ["failure", "commit"] == [each.why for each in read_head(store, "data").history[:2]]
+    assert base == Volume.from_name_sync("data").committed
+    assert [] == list(tmp_path.glob("volumes-handed-over-*"))
